@@ -1,0 +1,111 @@
+"""The client: the process that holds an adapter open and plays loads into it, on the runner's orders.
+
+`python -m bench.agent.client MODULE FD` reads one JSON order per line from the socket FD and answers
+each with one JSON line, so that nothing a library prints can be taken for an answer.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import socket
+import sys
+import traceback
+from dataclasses import asdict
+from time import monotonic_ns
+from typing import Any
+
+from bench.agent import pacer
+from bench.agent.contract import Adapter, InProcess, context
+from bench.model import Arrival, Load
+
+LEAD_NS = 20_000_000
+"""Between building a plan and its first due time."""
+
+
+def find(module_name: str) -> type[Adapter]:
+    """The one adapter class that a module defines.
+
+    Raises:
+        TypeError: the module defines none, or several.
+    """
+    module = importlib.import_module(module_name)
+    own = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Adapter) and value.__module__ == module.__name__
+    ]
+    if len(own) != 1:
+        raise TypeError(f"{module_name} must define exactly one Adapter subclass, found {len(own)}")
+    return own[0]
+
+
+class Client:
+    """Carries out orders. Every public method is an order; its result becomes the answer."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        self.adapter = adapter
+
+    def open(self) -> dict[str, Any]:
+        """Connect, and say what must run beside this process."""
+        self.adapter.open()
+        return {
+            "processes": [asdict(process) for process in self.adapter.processes()],
+            "in_process": isinstance(self.adapter, InProcess),
+        }
+
+    def start(self) -> dict[str, Any]:
+        """Let an in-process system run tasks."""
+        if isinstance(self.adapter, InProcess):
+            self.adapter.start()
+        return {}
+
+    def stop(self) -> dict[str, Any]:
+        """Make an in-process system stop running tasks."""
+        if isinstance(self.adapter, InProcess):
+            self.adapter.stop()
+        return {}
+
+    def play(self, phase: int, load: dict[str, Any], ahead: bool) -> dict[str, Any]:
+        """Send a load; answers when the last task has been accepted or refused."""
+        spec = Load(**{**load, "arrival": Arrival(load["arrival"])})
+        plan = pacer.tasks(spec, phase, ahead)
+        gc.collect()
+        gc.freeze()  # the plan's own objects must not slow the system's garbage collections
+        base_ns = monotonic_ns() + LEAD_NS
+        refused, error = pacer.pace(plan, base_ns, self.adapter.submit)
+        return {
+            "sent": len(plan),
+            "refused": refused,
+            "error": f"{type(error).__name__}: {error}" if error else "",
+            "last_due_ns": base_ns + max((due for _, due, _ in plan), default=0),
+        }
+
+    def close(self) -> dict[str, Any]:
+        """Disconnect."""
+        self.adapter.close()
+        return {}
+
+
+def main(module_name: str, descriptor: int) -> None:
+    """Serve orders until `close` or the runner's end of the socket goes away."""
+    with socket.socket(fileno=descriptor) as link, link.makefile("rw", encoding="utf-8") as lines:
+        client: Client | None = None
+        for line in lines:
+            order = json.loads(line)
+            name = order.pop("do")
+            try:
+                client = client or Client(find(module_name)(context()))
+                answer = {"ok": True, **getattr(client, name)(**order)}
+            except Exception as error:
+                traceback.print_exc()
+                answer = {"ok": False, "error": f"{type(error).__name__}: {error}"}
+            lines.write(json.dumps(answer) + "\n")
+            lines.flush()
+            if name == "close":
+                return
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

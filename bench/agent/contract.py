@@ -1,0 +1,104 @@
+"""What an adapter is: the base class, what it may ask for, and what it gives back."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.model import Task
+
+CONTEXT_VARIABLE = "SCHEDBENCH_CONTEXT"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the harness tells an adapter, the same in the client and in every worker.
+
+    `services` maps a service's name to its address (`url`, `host`, `port`, ...), `settings` is the
+    table of that name in the variant's header, `home` an empty directory that lasts as long as the cell.
+    """
+
+    variant: str
+    slots: int
+    home: Path
+    services: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def url(self, service: str) -> str:
+        """The URL of a service, for example `redis://127.0.0.1:40123/0`."""
+        return str(self.services[service]["url"])
+
+    def to_json(self) -> str:
+        """The text that `context()` reads back."""
+        return json.dumps({**self.__dict__, "home": str(self.home)})
+
+
+@functools.cache
+def context() -> Context:
+    """The context of this process, from the environment.
+
+    Raises:
+        RuntimeError: the process was not started by schedbench.
+    """
+    text = os.environ.get(CONTEXT_VARIABLE)
+    if text is None:
+        raise RuntimeError(f"{CONTEXT_VARIABLE} is not set: start adapters with `schedbench run`")
+    values = json.loads(text)
+    return Context(**{**values, "home": Path(values["home"])})
+
+
+@dataclass(frozen=True)
+class Process:
+    """A command that must run beside the client. `env` is added to the cell's environment."""
+
+    role: str
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def python(cls, role: str, *arguments: str, env: Mapping[str, str] | None = None) -> Process:
+        """A process of the adapter's own interpreter, e.g. `Process.python("worker", "-m", "celery", ...)`."""
+        return cls(role, [sys.executable, *arguments], env or {})
+
+
+class Adapter(ABC):
+    """One system behind one face. An adapter never reads a clock, paces, retries, sleeps or computes."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def processes(self) -> Sequence[Process]:
+        """The commands that consume tasks: workers, schedulers, servers. None for in-process systems."""
+        return ()
+
+    def open(self) -> None:
+        """Connect. Called once in the client, after the services are up and before any worker starts."""
+
+    @abstractmethod
+    def submit(self, task: Task) -> None:
+        """Hand one task to the library; return when the library has accepted it, raise if it did not."""
+
+    def close(self) -> None:
+        """Disconnect. Called once; the harness then ends all processes."""
+
+
+class InProcess(ABC):
+    """For systems that run tasks inside the client: the harness decides when that begins and ends.
+
+    After `open()` the system accepts tasks and runs none; it may be started and stopped repeatedly.
+    """
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begin to run tasks; return at once."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Stop running tasks; return when no task body runs any more."""

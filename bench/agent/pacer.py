@@ -1,0 +1,75 @@
+"""The pacer: due times computed before the run, and the loop that meets them.
+
+Hot path. The loop sleeps to absolute deadlines and never skips a task: after a stall it sends what is
+due at once, and the lateness stands in the ledger (`submit - due`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from time import monotonic_ns, sleep
+
+from bench.agent.probe import stamp
+from bench.model import PHASE_SHIFT, Arrival, Kind, Load, Task
+
+
+def offsets_ns(load: Load) -> list[int]:
+    """Due times of a load relative to its start, in ns, ascending, one per task.
+
+    Raises:
+        ValueError: a paced load with no positive rate.
+    """
+    if load.arrival is Arrival.BURST:
+        return [0] * load.n
+    if not load.rate_hz > 0:
+        raise ValueError(f"a {load.arrival} load needs a rate above 0 tasks/s, got {load.rate_hz}")
+    gap_ns = 1e9 / load.rate_hz
+    if load.arrival is Arrival.CONSTANT:
+        return [round(i * gap_ns) for i in range(load.n)]
+    rng = random.Random(load.seed)
+    return [round(at) for at in accumulate(rng.expovariate(1) * gap_ns for _ in range(load.n))]
+
+
+def tasks(load: Load, phase: int, ahead: bool) -> list[tuple[int, int, Task]]:
+    """`(send offset, due offset, task)` of a load in ns, in the order of sending.
+
+    With `ahead`, for systems that can only run a task some whole seconds later, every task is sent
+    within the first second, at the fraction of a second at which it is due.
+    """
+    payload = "x" * load.payload_bytes
+    first = phase << PHASE_SHIFT
+    second = 1_000_000_000
+    plan = []
+    for index, due in enumerate(offsets_ns(load)):
+        delay_s = due // second + 1 if ahead else 0
+        send = due % second if ahead else due
+        plan.append((send, send + delay_s * second, Task(first | index, load.work, payload, delay_s)))
+    return sorted(plan, key=lambda entry: entry[0]) if ahead else plan
+
+
+def pace(
+    plan: Sequence[tuple[int, int, Task]], base_ns: int, submit: Callable[[Task], None]
+) -> tuple[int, BaseException | None]:
+    """Submit every task at its time; returns how many submits raised, and the first exception.
+
+    Stamps `SUBMIT` (with the due time) before and `ACCEPTED` or `REFUSED` after each call.
+    """
+    refused = 0
+    first: BaseException | None = None
+    before, after, bad = int(Kind.SUBMIT), int(Kind.ACCEPTED), int(Kind.REFUSED)
+    for send, due, task in plan:
+        wait_ns = base_ns + send - monotonic_ns()
+        if wait_ns > 0:
+            sleep(wait_ns / 1e9)
+        stamp(before, task.id, base_ns + due)
+        try:
+            submit(task)
+        except Exception as error:
+            stamp(bad, task.id)
+            refused += 1
+            first = first or error
+        else:
+            stamp(after, task.id)
+    return refused, first

@@ -1,0 +1,237 @@
+"""The words of schedbench as data: events, tasks, loads, phases, cells, metrics.
+
+Imports nothing of ours and only the standard library, because it travels into every adapter's
+environment together with the agent.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+# --- events ---------------------------------------------------------------------------------------
+
+RECORD: Final = struct.Struct("<QqqIHBB")
+"""One event, 32 bytes little-endian: task id, t_ns, aux, pid, run, kind, clock domain."""
+
+
+class Kind(enum.IntEnum):
+    """What happened to a task. `aux` of the record is given in brackets."""
+
+    SUBMIT = 1  # about to hand the task to the library [due_ns]
+    ACCEPTED = 2  # the library's submit call returned [0]
+    START = 3  # the task body began [bytes of payload that arrived]
+    END = 4  # the task body finished [thread CPU time it burned on purpose, ns]
+    FAIL = 5  # the task body raised [0]
+    REFUSED = 6  # the library's submit call raised [0]
+
+
+class Fate(enum.StrEnum):
+    """What became of a task, counted by id. Every submitted task has exactly one fate."""
+
+    OK = "ok"  # ran once, in time
+    LATE = "late"  # ran once, after its deadline
+    FAILED = "failed"  # started, never ended well
+    LOST = "lost"  # accepted, never started before the drain gave up
+    DUPLICATED = "duplicated"  # started more than once
+    REFUSED = "refused"  # the library never accepted it
+    UNEXPECTED = "unexpected"  # ran, but was never submitted
+
+
+PHASE_SHIFT: Final = 32
+"""A task id is `(phase number << 32) | index`; phase 0 holds the canaries."""
+
+CANARY_PHASE: Final = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task, as an adapter hands it to its library.
+
+    `work` is one word for the body (`noop`, `sleep:MS`, `io:MS:BYTES`, `cpu:MS`, `raise`) and
+    `payload` a string of the asked-for length. `delay_s` is the whole number of seconds after which
+    the task is due; it is 0 except for systems that cannot run a task at once.
+    """
+
+    id: int
+    work: str = "noop"
+    payload: str = ""
+    delay_s: int = 0
+
+
+# --- load -----------------------------------------------------------------------------------------
+
+
+class Arrival(enum.StrEnum):
+    """How due times are spread over a load. Independent of completions: open loop."""
+
+    BURST = "burst"  # everything is due at once
+    CONSTANT = "constant"  # evenly spaced
+    POISSON = "poisson"  # exponential gaps
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """`n` tasks, their arrivals and their body.
+
+    `rate_hz` is ignored for bursts. The first `warmup_n` tasks are sent and recorded like the others
+    and left out of every figure.
+    """
+
+    n: int
+    arrival: Arrival = Arrival.BURST
+    rate_hz: float = 0.0
+    work: str = "noop"
+    payload_bytes: int = 0
+    warmup_n: int = 0
+    seed: int = 0
+
+
+class Workers(enum.StrEnum):
+    """Whether tasks can be executed while a phase runs."""
+
+    UP = "up"
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One step of a cell: bring workers up or down, send a load, then wait.
+
+    `wait` says when the phase is over: `drain` (every task sent so far has ended), `queued` (the load
+    has been accepted) or `hold` (after `hold_s` seconds). `memory` switches on the costlier memory
+    sampling every `sample_s` seconds; the edges of every phase are always sampled for CPU.
+    `ready` asks for canaries after workers have come up; without them the phase's own tasks are the
+    first to run.
+    """
+
+    name: str
+    load: Load | None = None
+    workers: Workers = Workers.UP
+    wait: str = "drain"
+    hold_s: float = 0.0
+    limit_s: float = 120.0
+    memory: bool = False
+    sample_s: float = 0.25
+    ready: bool = True
+    cold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the runner tells a scenario about the phase that just ended (times in CLOCK_MONOTONIC ns)."""
+
+    tasks: int
+    ended: int
+    first_start_ns: int
+    last_end_ns: int
+
+    @property
+    def rate_hz(self) -> float:
+        """Tasks per second from first start to last end; 0 when nothing ran."""
+        span = self.last_end_ns - self.first_start_ns
+        return self.ended / span * 1e9 if span > 0 else 0.0
+
+
+# --- systems, cells, metrics ------------------------------------------------------------------------
+
+
+class Role(enum.StrEnum):
+    """What a process is for. The survey counts memory and processes by these."""
+
+    CLIENT = "client"
+    WORKER = "worker"
+    SCHEDULER = "scheduler"
+    AGENT = "agent"
+    DAEMON = "daemon"
+    SERVER = "server"
+    WEBSERVER = "webserver"
+    BROKER = "broker"
+    DATABASE = "database"
+    HARNESS = "harness"  # ours (the io server): never counted into a figure
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One configuration of a system, as its adapter's header declares it."""
+
+    name: str
+    summary: str = ""
+    services: tuple[str, ...] = ()
+    guarantee: str = "none"
+    source: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    max_slots: int | None = None
+    queue_limit: int | None = None
+    settle_s: float = 20.0
+
+
+@dataclass(frozen=True)
+class System:
+    """One adapter file, as its header declares it. `path` is the file, `lock` its lock file or None."""
+
+    name: str
+    title: str
+    family: str
+    homepage: str
+    capabilities: frozenset[str]
+    requires_python: str
+    dependencies: tuple[str, ...]
+    default: tuple[str, ...]
+    variants: Mapping[str, Variant]
+    path: str
+    lock: str | None
+
+
+class Status(enum.StrEnum):
+    """How a cell ended."""
+
+    OK = "ok"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+    UNSUPPORTED = "unsupported"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The unit of measurement: system, variant, scenario, parameters, trial (from 1)."""
+
+    system: str
+    variant: str
+    scenario: str
+    params: Mapping[str, Any]
+    trial: int
+
+    @property
+    def params_text(self) -> str:
+        """Parameters as `key=value` pairs in key order, as they stand in `summary.csv`."""
+        return " ".join(f"{key}={self.params[key]}" for key in sorted(self.params))
+
+    @property
+    def id(self) -> str:
+        """A name that is unique in a run and safe as a folder name."""
+        words = [self.system, self.variant, self.scenario, *self.params_text.split(), f"t{self.trial}"]
+        return ".".join(word.replace("/", "_").replace(":", "_") for word in words if word)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of one cell. `low`/`high` are its 95 % interval within the trial, where it has one."""
+
+    name: str
+    unit: str
+    value: float
+    n: int
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+SUMMARY_COLUMNS: Final = (
+    "run_id", "system", "variant", "scenario", "params", "trial", "metric", "unit",
+    "value", "ci_low", "ci_high", "n", "status", "reason",
+)  # fmt: skip
