@@ -1,14 +1,14 @@
 """Everything that can go wrong on purpose, as one tree. Each message is one line and says what to do.
 
-    SchedbenchError
-    ├── UsageError            exit 2: a name or value the user gave is not valid
-    ├── StoreError            results folder missing, not writable, full, or from a newer format
-    ├── EnvironmentBuildError an adapter's locked environment cannot be built
-    ├── Unsupported           this machine or variant cannot run it: a result, not a failure
-    └── CellError             a cell cannot go on: ends as `error`
-        ├── ProcessDied       a worker or server exited; carries its last log lines
-        ├── AdapterError      the adapter's own code raised
-        └── CellTimeout       a cell ran past its stated limit: ends as `timeout`
+SchedbenchError
+├── UsageError            exit 2: a name or value the user gave is not valid
+├── StoreError            results folder missing, not writable, full, or from a newer format
+├── EnvironmentBuildError an adapter's locked environment cannot be built
+├── Unsupported           this machine or variant cannot run it: a result, not a failure
+└── CellError             a cell cannot go on: ends as `error`
+    ├── ProcessDied       a worker or server exited; carries its last log lines
+    ├── AdapterError      the adapter's own code raised
+    └── CellTimeout       a cell ran past its stated limit: ends as `timeout`
 """
 
 from __future__ import annotations

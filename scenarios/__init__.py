@@ -1,0 +1,1 @@
+"""The questions asked of every system, one file each."""

@@ -64,7 +64,7 @@ class Process:
 
     @classmethod
     def python(cls, role: str, *arguments: str, env: Mapping[str, str] | None = None) -> Process:
-        """A process of the adapter's own interpreter, e.g. `Process.python("worker", "-m", "celery", ...)`."""
+        """A process of the adapter's own interpreter: `Process.python("worker", "-m", "celery", ...)`."""
         return cls(role, [sys.executable, *arguments], env or {})
 
 
@@ -78,14 +78,14 @@ class Adapter(ABC):
         """The commands that consume tasks: workers, schedulers, servers. None for in-process systems."""
         return ()
 
-    def open(self) -> None:
+    def open(self) -> None:  # noqa: B027 - optional
         """Connect. Called once in the client, after the services are up and before any worker starts."""
 
     @abstractmethod
     def submit(self, task: Task) -> None:
         """Hand one task to the library; return when the library has accepted it, raise if it did not."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - optional
         """Disconnect. Called once; the harness then ends all processes."""
 
 

@@ -36,14 +36,15 @@ def tasks(load: Load, phase: int, ahead: bool) -> list[tuple[int, int, Task]]:
     """`(send offset, due offset, task)` of a load in ns, in the order of sending.
 
     With `ahead`, for systems that can only run a task some whole seconds later, every task is sent
-    within the first second, at the fraction of a second at which it is due.
+    within the first second, at the fraction of a second at which it is due, and is due 2 s or more later:
+    time to bring the system up in between.
     """
     payload = "x" * load.payload_bytes
     first = phase << PHASE_SHIFT
     second = 1_000_000_000
     plan = []
     for index, due in enumerate(offsets_ns(load)):
-        delay_s = due // second + 1 if ahead else 0
+        delay_s = due // second + 2 if ahead else 0
         send = due % second if ahead else due
         plan.append((send, send + delay_s * second, Task(first | index, load.work, payload, delay_s)))
     return sorted(plan, key=lambda entry: entry[0]) if ahead else plan
@@ -66,7 +67,7 @@ def pace(
         stamp(before, task.id, base_ns + due)
         try:
             submit(task)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a refusal is an event; the plan goes on
             stamp(bad, task.id)
             refused += 1
             first = first or error

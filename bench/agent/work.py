@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Callable
 
 IO_VARIABLE = "SCHEDBENCH_IO_PORT"
 IO_REQUEST = struct.Struct("<II")
@@ -54,7 +55,7 @@ def noop() -> int:
     return 0
 
 
-KINDS = {"noop": noop, "sleep": sleep, "io": io, "cpu": cpu, "raise": fail}
+KINDS: dict[str, Callable[..., int]] = {"noop": noop, "sleep": sleep, "io": io, "cpu": cpu, "raise": fail}
 
 
 def perform(work: str) -> int:

@@ -1,0 +1,320 @@
+"""The command line: arguments in, exit codes out. Nothing else in the harness prints.
+
+Exit codes: 0 fine; 1 a cell failed or the disk did not take the results; 2 a usage error; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bench import __version__, discovery, environments, machine, processes, services, session, store
+from bench.errors import SchedbenchError, UsageError, unknown
+from bench.model import Cell, Status
+from bench.progress import RunProgress
+from bench.runner import Result
+
+RESULTS = Path("results")
+FORMATS = ("terminal", "markdown", "html", "csv")
+PROVIDERS = ("auto", "embedded")
+GOOD = {Status.OK, Status.UNSUPPORTED}
+
+console = Console(stderr=False)
+errors = Console(stderr=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="schedbench")
+def cli() -> None:
+    r"""Measure what Python schedulers, task queues and orchestrators cost and promise on this machine.
+
+    \b
+    A first session:
+      schedbench doctor                  what this machine can run, and how noisy it is
+      schedbench run celery rq           measure two systems (quick profile: a few minutes)
+      schedbench report                  tables beside the published figures, charts, one HTML page
+    """
+
+
+@cli.command("list")
+@click.option("--json", "as_json", is_flag=True, help="For machines: one JSON document.")
+def list_(as_json: bool) -> None:
+    """Show systems and variants, what is available here and why not, and the scenarios."""
+    systems = discovery.systems()
+    scenarios = discovery.scenarios()
+    rows = [
+        {
+            "system": system.name,
+            "title": system.title,
+            "family": system.family,
+            "variant": variant.name,
+            "default": variant.name in system.default,
+            "guarantee": variant.guarantee,
+            "source": variant.source,
+            "services": list(variant.services),
+            "summary": variant.summary,
+            **_available(system.lock is not None or not system.dependencies, variant.services),
+        }
+        for system in systems.values()
+        for variant in system.variants.values()
+    ]
+    if as_json:
+        described = {
+            name: {
+                "title": scenario.title,
+                "parameters": {
+                    key: {"default": parameter.default, "help": parameter.help}
+                    for key, parameter in scenario.parameters.items()
+                },
+            }
+            for name, scenario in scenarios.items()
+        }
+        click.echo(json.dumps({"systems": rows, "scenarios": described}, indent=1))
+        return
+    table = Table(
+        "system:variant", "family", "guarantee", "here", "what it is", title="Systems (* measured by default)"
+    )
+    for row in rows:
+        star = " *" if row["default"] else ""
+        here = "[green]yes[/]" if row["available"] else f"[yellow]no: {escape(row['reason'])}[/]"
+        name = f"[bold]{row['system']}[/]:{row['variant']}{star}"
+        table.add_row(name, row["family"], row["guarantee"], here, escape(row["summary"]))
+    console.print(table)
+    table = Table(
+        "scenario", "parameter", "default", "meaning", title="Scenarios (change a parameter with --set)"
+    )
+    for name, scenario in scenarios.items():
+        table.add_row(f"[bold]{name}[/]", "", "", escape(scenario.title))
+        for key, parameter in scenario.parameters.items():
+            table.add_row("", key, str(parameter.default), escape(parameter.help))
+    console.print(table)
+
+
+def _available(locked: bool, needed: tuple[str, ...]) -> dict[str, Any]:
+    missing = [reason for name in needed for fine, reason in [services.available(name)] if not fine]
+    if not locked:
+        missing.append("no lock: `nox -s lock`")
+    return {"available": not missing, "reason": "; ".join(missing)}
+
+
+@cli.command()
+@click.option(
+    "--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True, help="Where runs go."
+)
+@click.option("--json", "as_json", is_flag=True, help="For machines: one JSON document.")
+def doctor(results: Path, as_json: bool) -> None:
+    """Say what this machine can run, how noisy it is, and what to install or change."""
+    killed = processes.sweep()
+    checks = machine.checks(results)
+    for name in services.NAMES:
+        fine, found = services.available(name)
+        checks.append(machine.Check(name, "ok" if fine else "missing", found))
+    if killed:
+        checks.append(
+            machine.Check("left-overs", "note", f"ended {len(killed)} processes of a run that was killed")
+        )
+    if as_json:
+        click.echo(json.dumps([check.__dict__ for check in checks], indent=1))
+        return
+    styles = {"ok": "green", "note": "yellow", "missing": "red"}
+    table = Table("", "check", "found", "advice", title="This machine")
+    for check in checks:
+        state = f"[{styles[check.state]}]{check.state}[/]"
+        table.add_row(state, check.name, escape(check.found), escape(check.advice))
+    console.print(table)
+
+
+@cli.command()
+@click.argument("systems", nargs=-1, metavar="[SYSTEM[:VARIANT] ...]")
+@click.option(
+    "--scenario", "scenarios", multiple=True, help="Measure only this; may be given again.  [default: all]"
+)
+@click.option(
+    "--profile", default="quick", show_default=True, help="quick, standard (6 trials) or full (10 trials)."
+)
+@click.option("--trials", type=int, help="Trials of every cell.  [default: the profile's]")
+@click.option("--seed", type=int, default=1, show_default=True, help="Order of the cells, and arrivals.")
+@click.option("--slots", type=int, help="Tasks that may run at once, the same for all.  [default: cores]")
+@click.option("--services", "provider", default="auto", show_default=True, help="auto or embedded.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A parameter, e.g. latency.rate=20.")
+@click.option("--resume", metavar="RUN", help="Take up this run (id or path, or `latest`) where it stopped.")
+@click.option(
+    "--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True, help="Where runs go."
+)
+def run(
+    systems: tuple[str, ...],
+    scenarios: tuple[str, ...],
+    profile: str,
+    trials: int | None,
+    seed: int,
+    slots: int | None,
+    provider: str,
+    sets: tuple[str, ...],
+    resume: str | None,
+    results: Path,
+) -> None:
+    r"""Measure systems and keep everything that was recorded.
+
+    SYSTEM is a name from `schedbench list`, with :VARIANT for one configuration or :all for every one,
+    or the path of an adapter file. Without any, the default variants of all systems are measured.
+
+    \b
+    Examples:
+      schedbench run celery:redis dramatiq --scenario throughput --trials 6
+      schedbench run rq --scenario latency --set rate=20 --set arrival=constant
+      schedbench run ./my_adapter.py
+      schedbench run --resume latest
+    """
+    if provider not in PROVIDERS:
+        raise unknown("provider of services", provider, PROVIDERS)
+    asked = session.Request(
+        systems,
+        scenarios,
+        profile,
+        trials,
+        seed,
+        slots if slots is not None else os.cpu_count() or 1,
+        provider,
+        sets,
+    )
+    target: store.Store | None = None
+    if resume:
+        changed = systems or scenarios or sets or trials or slots
+        if changed:
+            raise UsageError("--resume takes up a run as it was asked for: give it no systems or options")
+        target = store.open_store(results, store.latest(results) if resume == "latest" else resume)
+        asked = session.requested(target)
+    plan = session.plan(asked)
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, _interrupt)
+    killed = processes.sweep()
+    if killed:
+        errors.print(f"ended {len(killed)} processes left by a run that was killed")
+    if target is None:
+        target = session.begin(plan, results)
+    if others := processes.others():
+        errors.print(
+            f"[yellow]another schedbench is running (pid {others[0]}): the two disturb each other[/]"
+        )
+    already = target.done()
+    todo = [cell for cell in plan.cells if cell.id not in already]
+    estimates = {cell.id: plan.seconds(cell) for cell in todo}
+    with RunProgress(console, estimates) as progress:
+        console.print(
+            f"run [bold]{target.run_id}[/]: {len(todo)} cells of {len({c.system for c in todo})} systems, "
+            f"{asked.slots} slots, about {progress.left()} once the environments are built",
+            highlight=False,
+        )
+        ended = session.run(plan, target, _Shown(progress))
+    _closing(target, ended)
+    if ended[Status.INTERRUPTED]:
+        sys.exit(130)
+    if any(status not in GOOD for status in ended):
+        sys.exit(1)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    del signum, frame
+    raise KeyboardInterrupt
+
+
+class _Shown(session.Watcher):
+    """A session watched on the terminal."""
+
+    def __init__(self, progress: RunProgress) -> None:
+        self.progress = progress
+
+    def say(self, text: str) -> None:
+        self.progress.console.print(escape(text), highlight=False, style="dim")
+
+    def begin(self, cell: Cell) -> None:
+        self.progress.begin(cell)
+
+    def doing(self, phase: str) -> None:
+        self.progress.doing(phase)
+
+    def end(self, cell: Cell, result: Result) -> None:
+        self.progress.end(cell, result.status, result.reason, result.metrics)
+
+
+def _closing(target: store.Store, ended: dict[Status, int]) -> None:
+    """How the run ended, where its data is, and what to do next."""
+    words = ", ".join(f"{count} {status.value}" for status, count in sorted(ended.items()))
+    wall_s, measuring_s = float(target.info["wall_s"]), float(target.info["measuring_s"])
+    share = measuring_s / wall_s if wall_s else 0.0
+    console.print(
+        f"{words or 'nothing left to do'}; {share:.0%} of {wall_s:.0f} s spent measuring", highlight=False
+    )
+    console.print(f"data: {target.path}", highlight=False, soft_wrap=True)
+    if ended.get(Status.INTERRUPTED):
+        console.print(f"go on: schedbench run --resume {target.run_id}", highlight=False, soft_wrap=True)
+    else:
+        console.print(f"next: schedbench report {target.run_id}", highlight=False, soft_wrap=True)
+
+
+@cli.command()
+@click.argument("run_id", metavar="[RUN]", required=False)
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    help="terminal, markdown, html or csv; may be given again.  [default: all]",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Where files go.  [default: report/ in the run's folder]"
+)
+@click.option(
+    "--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True, help="Where runs are."
+)
+def report(run_id: str | None, formats: tuple[str, ...], out: Path | None, results: Path) -> None:
+    """Show a run beside the published figures: tables here, and Markdown, CSV, charts and one HTML page.
+
+    RUN is a run's id or path; without it, the latest run is taken.
+    """
+    from reports.render import report as render  # matplotlib takes a second to load: only here
+
+    for name in formats:
+        if name not in FORMATS:
+            raise unknown("format", name, FORMATS)
+    path = store.resolve(results, run_id) if run_id else store.latest(results)
+    written = render(path, set(formats or FORMATS), out or path / "report", console)
+    for file in written:
+        if file.suffix in (".html", ".md"):
+            console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+
+
+@cli.command(hidden=True)
+def lock() -> None:
+    """Refresh every adapter's lock file (for maintainers: `nox -s lock`)."""
+    for system in discovery.systems().values():
+        if system.dependencies:
+            console.print(f"locked {environments.write_lock(system)}", highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point of the console script: every expected error is one line and an exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.UsageError as error:
+        errors.print(f"error: {escape(error.format_message())}", highlight=False, soft_wrap=True)
+        code = 2
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        code = 130
+    except SchedbenchError as error:
+        errors.print(f"error: {escape(str(error))}", highlight=False, soft_wrap=True)
+        code = error.exit_code
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

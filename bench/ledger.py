@@ -1,0 +1,364 @@
+"""The ledger: recorded events become one history, one row per task and one fate per task.
+
+Pure functions over the files that the probes wrote; only `Tail` keeps state, because it reads while the
+files still grow. Times are CLOCK_MONOTONIC in ns, and two clock domains are never compared.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from bench.model import PHASE_SHIFT, RECORD, Fate, Kind, Outcome
+
+Records = npt.NDArray[np.void]
+"""A one-dimensional array of dtype `EVENT`."""
+
+EVENT: Final = np.dtype(
+    [
+        ("task", "<u8"), ("t_ns", "<i8"), ("aux", "<i8"),
+        ("pid", "<u4"), ("run", "<u2"), ("kind", "u1"), ("domain", "u1"),
+    ]
+)  # fmt: skip
+"""The layout of `bench.model.RECORD`."""
+
+SUFFIX: Final = ".events"
+SLOW_LANE_POLLS: Final = 16
+"""`Tail` looks at the file of a process that is gone only once in so many polls."""
+
+
+# --- reading ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Events:
+    """All events of a folder, in no particular order, and what could not be read.
+
+    `torn_bytes` counts incomplete last records, `unknown` whole records of a kind that does not exist
+    (left out of `records`), `unreadable` files that could not be opened. Anything but 0 in the last two
+    is a fault of the measurement.
+    """
+
+    records: Records
+    torn_bytes: int
+    files: int
+    unknown: int = 0
+    unreadable: int = 0
+
+
+def read(folder: Path) -> Events:
+    """All whole records of all ledger files in `folder`."""
+    parts: list[Records] = []
+    torn = unknown = unreadable = 0
+    for path in folder.glob(f"*{SUFFIX}"):
+        try:
+            data = path.read_bytes()
+        except OSError:
+            unreadable += 1
+            continue
+        part, strangers = _decode(data)
+        parts.append(part)
+        torn += len(data) % RECORD.size
+        unknown += strangers
+    return Events(_joined(parts), torn, len(parts) + unreadable, unknown, unreadable)
+
+
+def _decode(data: bytes) -> tuple[Records, int]:
+    """The whole records of known kinds in `data`, and how many had an unknown kind."""
+    records = np.frombuffer(data, EVENT, count=len(data) // RECORD.size)
+    known = (records["kind"] >= min(Kind)) & (records["kind"] <= max(Kind))
+    unknown = len(records) - int(np.count_nonzero(known))
+    return (records[known] if unknown else records), unknown
+
+
+def _joined(parts: list[Records]) -> Records:
+    return np.concatenate(parts) if parts else np.empty(0, EVENT)
+
+
+# --- following a run --------------------------------------------------------------------------------
+
+
+class Tail:
+    """Follows the ledger files of a running cell. Cheap with one file per task, as forking workers write.
+
+    A file whose process is gone (as far as can be seen from here: a container has its own process ids)
+    moves to a slow lane, because it will not grow again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.last_ns = 0
+        """Time of the newest event seen so far; 0 before the first."""
+        self.unknown = 0
+        """Whole records of a kind that does not exist, so far."""
+        self._folder = folder
+        self._read_bytes: dict[str, int] = {}
+        self._live: set[str] = set()
+        self._polls = 0
+        self._seen: dict[tuple[int, str], _Ids] = {}
+        self._first_start_ns: dict[int, int] = {}
+        self._last_end_ns: dict[int, int] = {}
+
+    def poll(self) -> Records:
+        """The whole records that were written since the last poll; a torn tail waits for its rest."""
+        names = {entry.name for entry in os.scandir(self._folder) if entry.name.endswith(SUFFIX)}
+        self._live |= names - self._read_bytes.keys()
+        self._polls += 1
+        parts = []
+        for name in names if self._polls % SLOW_LANE_POLLS == 0 else tuple(self._live):
+            # In this order: what a process wrote before it was seen to be gone is read now.
+            gone = not Path("/proc", name.partition("-")[0]).exists()
+            if part := self._grown(name):
+                records, unknown = _decode(part)
+                parts.append(records)
+                self.unknown += unknown
+            if gone:
+                self._live.discard(name)
+        fresh = _joined(parts)
+        self._count(fresh)
+        return fresh
+
+    def submitted(self, phase: int) -> int:
+        """Distinct task ids of a phase that were handed to the adapter."""
+        return self._distinct(phase, "submitted")
+
+    def started(self, phase: int) -> int:
+        """Distinct task ids of a phase that have started."""
+        return self._distinct(phase, "started")
+
+    def ended(self, phase: int) -> int:
+        """Distinct task ids of a phase that have ended or failed at least once."""
+        return self._distinct(phase, "ended")
+
+    def outcome(self, phase: int) -> Outcome:
+        """What a phase came to so far, warm-up tasks included; times are 0 when nothing ran."""
+        return Outcome(
+            tasks=self.submitted(phase),
+            ended=self.ended(phase),
+            first_start_ns=self._first_start_ns.get(phase, 0),
+            last_end_ns=self._last_end_ns.get(phase, 0),
+        )
+
+    def _grown(self, name: str) -> bytes:
+        """What file `name` has gained, from its first unread record on."""
+        path = self._folder / name
+        at = self._read_bytes.setdefault(name, 0)
+        if path.stat().st_size - at < RECORD.size:
+            return b""
+        with open(path, "rb", buffering=0) as file:
+            file.seek(at)
+            data = file.readall()
+        self._read_bytes[name] += len(data) - len(data) % RECORD.size
+        return data
+
+    def _count(self, fresh: Records) -> None:
+        if not len(fresh):
+            return
+        self.last_ns = max(self.last_ns, int(fresh["t_ns"].max()))
+        phases = fresh["task"] >> PHASE_SHIFT
+        for phase in np.unique(phases).tolist():
+            own = fresh[phases == phase]
+            kind, index, t_ns = own["kind"], own["task"] & 0xFFFFFFFF, own["t_ns"]
+            start, end = kind == Kind.START, (kind == Kind.END) | (kind == Kind.FAIL)
+            for what, mask in (("submitted", kind == Kind.SUBMIT), ("started", start), ("ended", end)):
+                self._seen.setdefault((phase, what), _Ids()).add(index[mask])
+            if start.any():
+                first_ns = int(t_ns[start].min())
+                self._first_start_ns[phase] = min(self._first_start_ns.get(phase, first_ns), first_ns)
+            if end.any():
+                self._last_end_ns[phase] = max(self._last_end_ns.get(phase, 0), int(t_ns[end].max()))
+
+    def _distinct(self, phase: int, what: str) -> int:
+        ids = self._seen.get((phase, what))
+        return ids.count if ids else 0
+
+
+class _Ids:
+    """A growing set of task indexes: one byte each, because there may be millions."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._has = np.zeros(1024, np.bool_)
+
+    def add(self, index: npt.NDArray[np.uint64]) -> None:
+        if not index.size:
+            return
+        needed = int(index.max()) + 1
+        if needed > self._has.size:
+            grown = np.zeros(max(needed, 2 * self._has.size), np.bool_)
+            grown[: self._has.size] = self._has
+            self._has = grown
+        self.count += np.unique(index[~self._has[index]]).size
+        self._has[index] = True
+
+
+# --- one row per task -------------------------------------------------------------------------------
+
+
+def per_task(records: Records) -> pd.DataFrame:
+    """One row per task id (index `task`, ascending); the order of `records` does not matter.
+
+    Columns:
+        phase, index: the two halves of the task id.
+        due_ns, submit_ns, accepted_ns, start_ns, end_ns, fail_ns: first event of that kind, nullable
+            Int64, `<NA>` where there is none. `due_ns` comes from the first SUBMIT.
+        submits, accepted, refused, starts, ends, fails: how many events of that kind.
+        pid, payload_bytes: of the first START (`<NA>` without one). burned_ns: of the first END.
+        mixed_domains: events of this task come from several clock domains; see `between_ns`.
+        repeated: the body ran again although the attempt before it had neither failed nor vanished.
+
+    A START is a retry, and not a repeat, when the attempt before it had failed by then or never came
+    to an end (its process was killed). Attempts of different clock domains have no order: there, only
+    two good ends make a repeat. Of several events in the same nanosecond the smallest values are kept.
+    """
+    tasks, row = np.unique(records["task"], return_inverse=True)
+    n = len(tasks)
+    columns: dict[str, npt.NDArray[np.generic] | pd.api.extensions.ExtensionArray] = {
+        "phase": (tasks >> PHASE_SHIFT).astype(np.int64),
+        "index": (tasks & 0xFFFFFFFF).astype(np.int64),
+    }
+    submit, submits = _first(records, row, n, Kind.SUBMIT, "aux")
+    accept, accepted = _first(records, row, n, Kind.ACCEPTED)
+    start, starts = _first(records, row, n, Kind.START, "pid", "aux")
+    end, ends = _first(records, row, n, Kind.END, "aux")
+    fail, fails = _first(records, row, n, Kind.FAIL)
+    refused = np.bincount(row[records["kind"] == Kind.REFUSED], minlength=n)
+    for name, (values, count) in {
+        "due_ns": (submit["aux"], submits),
+        "submit_ns": (submit["t_ns"], submits),
+        "accepted_ns": (accept["t_ns"], accepted),
+        "start_ns": (start["t_ns"], starts),
+        "end_ns": (end["t_ns"], ends),
+        "fail_ns": (fail["t_ns"], fails),
+        "pid": (start["pid"], starts),
+        "payload_bytes": (start["aux"], starts),
+        "burned_ns": (end["aux"], ends),
+    }.items():
+        columns[name] = pd.arrays.IntegerArray(values, count == 0)
+    columns |= {"submits": submits, "accepted": accepted, "refused": refused}
+    columns |= {"starts": starts, "ends": ends, "fails": fails}
+    columns["mixed_domains"] = _mixed(records["domain"], row, n)
+    columns["repeated"] = (ends > 1) | _restarted(records, row, starts)
+    return pd.DataFrame(columns, index=pd.Index(tasks, name="task"))
+
+
+def _first(
+    records: Records, row: npt.NDArray[np.intp], n: int, kind: Kind, *fields: str
+) -> tuple[dict[str, npt.NDArray[np.int64]], npt.NDArray[np.intp]]:
+    """`t_ns` and `fields` of the first event of a kind in each of `n` rows, and how many there are."""
+    mask = records["kind"] == kind
+    at, t_ns = row[mask], records["t_ns"][mask]
+    far = np.iinfo(np.int64).max
+    first = {"t_ns": np.full(n, far)}
+    np.minimum.at(first["t_ns"], at, t_ns)
+    is_first = t_ns == first["t_ns"][at]
+    for name in fields:
+        first[name] = np.full(n, far)
+        np.minimum.at(first[name], at[is_first], records[name][mask][is_first].astype(np.int64))
+    return first, np.bincount(at, minlength=n)
+
+
+def _mixed(domain: npt.NDArray[np.uint8], row: npt.NDArray[np.intp], n: int) -> npt.NDArray[np.bool_]:
+    """Rows whose events come from more than one clock domain."""
+    low, high = np.full(n, 255, np.uint8), np.zeros(n, np.uint8)
+    np.minimum.at(low, row, domain)
+    np.maximum.at(high, row, domain)
+    return low < high
+
+
+def _restarted(
+    records: Records, row: npt.NDArray[np.intp], starts: npt.NDArray[np.intp]
+) -> npt.NDArray[np.bool_]:
+    """Rows in which an attempt began although the one before it had neither failed nor vanished."""
+    of_body = np.isin(records["kind"], (Kind.START, Kind.END, Kind.FAIL))
+    chosen = of_body & (starts > 1)[row]
+    events, row = records[chosen], row[chosen]
+    # Attempts: (row, domain, pid, run) is one execution; its START is followed by its END or FAIL, if any.
+    order = np.lexsort((events["kind"], events["t_ns"], events["run"], events["pid"], events["domain"], row))
+    events, row = events[order], row[order]
+    same = _follows(row, events["domain"], events["pid"], events["run"])
+    outcome = np.where(same, np.append(events["kind"][1:], 0), 0)
+    outcome_ns = np.append(events["t_ns"][1:], 0)
+    begun = events["kind"] == Kind.START
+    events, row, outcome, outcome_ns = events[begun], row[begun], outcome[begun], outcome_ns[begun]
+    # In the order of their starts, each attempt but the last must have vanished or failed in time.
+    order = np.lexsort((events["t_ns"], events["domain"], row))
+    events, row, outcome, outcome_ns = events[order], row[order], outcome[order], outcome_ns[order]
+    next_start_ns = np.append(events["t_ns"][1:], 0)
+    standing = (outcome == Kind.END) | ((outcome == Kind.FAIL) & (outcome_ns > next_start_ns))
+    restarted = np.zeros(len(starts), np.bool_)
+    restarted[row[standing & _follows(row, events["domain"])]] = True
+    return restarted
+
+
+def _follows(*keys: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
+    """Whether the next element has the same keys; False for the last."""
+    same = np.zeros(len(keys[0]), np.bool_)
+    same[:-1] = np.logical_and.reduce([key[1:] == key[:-1] for key in keys])
+    return same
+
+
+# --- judgements -------------------------------------------------------------------------------------
+
+
+def between_ns(frame: pd.DataFrame, earlier: str, later: str) -> pd.Series[int]:
+    """`later - earlier`, two time columns of the `per_task` frame, as nullable Int64.
+
+    `<NA>` where either is missing, and for every task with events of several clock domains.
+    """
+    difference = frame[later] - frame[earlier]
+    return difference.mask(frame["mixed_domains"])
+
+
+def negative(frame: pd.DataFrame) -> int:
+    """Tasks that started before they were due or submitted: a fault of the measurement, never dropped."""
+    early = (between_ns(frame, "due_ns", "start_ns") < 0) | (between_ns(frame, "submit_ns", "start_ns") < 0)
+    return int(early.fillna(False).sum())
+
+
+def fates(frame: pd.DataFrame, deadline_s: float) -> pd.Series[str]:
+    """The fate of every task of the `per_task` frame: categorical of all `Fate` values, one per row.
+
+    The first that holds:
+        unexpected: there is no SUBMIT of this id.
+        duplicated: it was `repeated` (see `per_task`). Retries after a failure or a kill do not count.
+        late: it ended, and its first START came more than `deadline_s` after it was due. A task whose
+            START is missing counts from its END; one of several clock domains is never late.
+        ok: it ended.
+        failed: it failed, and never ended well.
+        lost: it was accepted or had started, and neither ended nor failed.
+        refused: none of these; the library never accepted it, and it never ran.
+    """
+    begun_ns = frame["start_ns"].fillna(frame["end_ns"])
+    waited_ns = between_ns(frame.assign(begun_ns=begun_ns), "due_ns", "begun_ns")
+    late = (waited_ns > round(deadline_s * 1e9)).fillna(False).to_numpy(bool)
+    ended = (frame["ends"] > 0).to_numpy()
+    rules = {
+        Fate.UNEXPECTED: frame["submits"] == 0,
+        Fate.DUPLICATED: frame["repeated"],
+        Fate.LATE: ended & late,
+        Fate.OK: ended,
+        Fate.FAILED: frame["fails"] > 0,
+        Fate.LOST: (frame["accepted"] > 0) | (frame["starts"] > 0),
+    }
+    names = [fate.value for fate in Fate]
+    codes = np.select(
+        [np.asarray(rule, np.bool_) for rule in rules.values()],
+        [names.index(fate) for fate in rules],
+        default=names.index(Fate.REFUSED),
+    )
+    return pd.Series(pd.Categorical.from_codes(codes, pd.Index(names)), index=frame.index, name="fate")
+
+
+def at_once(records: Records) -> int:
+    """The most task bodies that ran at the same moment."""
+    events = records[np.isin(records["kind"], (Kind.START, Kind.END, Kind.FAIL))]
+    # Ends before starts of the same nanosecond: those two did not overlap.
+    order = np.lexsort((events["kind"] == Kind.START, events["t_ns"]))
+    steps = np.where(events["kind"][order] == Kind.START, 1, -1)
+    return int(np.cumsum(steps).max(initial=0))

@@ -1,0 +1,162 @@
+"""The scenario base: what a scenario declares, what it yields to the runner, and the history it reads.
+
+A scenario is one file. It says with which parameters each profile runs it, yields the phases of a cell,
+and computes its figures from the recorded history; nothing else in the house knows its name.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from bench import ledger, stats
+from bench.model import Arrival, Fate, Load, Metric, Outcome, Phase, Role, System, Variant, Workers
+
+__all__ = [
+    "Arrival", "Grid", "History", "Load", "Metric", "Outcome", "Parameter", "Phase", "Phases", "Scenario",
+    "System", "Variant", "Workers", "quantiles",
+]  # fmt: skip
+
+Phases = Generator[Phase, Outcome, Any]
+"""Phases out, outcomes in; what a part of a scenario returns is its own business."""
+
+DEADLINE_S = 60.0
+"""A task that starts later than this after its due time counts as `late`."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a scenario: its default (which also gives its type), help, and what it may be."""
+
+    default: Any
+    help: str
+    choices: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a profile runs: `trials` of each entry of `params` (overrides of the defaults)."""
+
+    trials: int
+    params: Sequence[Mapping[str, Any]] = ({},)
+
+
+@dataclass(frozen=True)
+class History:
+    """Everything recorded about one cell.
+
+    `tasks` is `ledger.per_task`'s frame, `resources` the sampler's (one row per role and sample),
+    `phases` the phases by number, `spawned_ns` when the processes that run tasks were last spawned in
+    each phase. Times are CLOCK_MONOTONIC ns.
+    """
+
+    tasks: pd.DataFrame
+    resources: pd.DataFrame
+    phases: Mapping[int, Phase]
+    spawned_ns: Mapping[str, int]
+    ahead: bool
+    cpu_source: str
+
+    def number(self, name: str) -> int:
+        """The number of the phase called `name`."""
+        return next(number for number, phase in self.phases.items() if phase.name == name)
+
+    def of(self, name: str) -> pd.DataFrame:
+        """The measured tasks of a phase, warm-up left out."""
+        number = self.number(name)
+        load = self.phases[number].load
+        warmup = load.warmup_n if load else 0
+        return self.tasks[(self.tasks["phase"] == number) & (self.tasks["index"] >= warmup)]
+
+    def samples(self, name: str) -> pd.DataFrame:
+        """The resource samples of a phase, the harness's own processes left out."""
+        rows = self.resources
+        return rows[(rows["phase"] == name) & (rows["role"] != Role.HARNESS)]
+
+    def edges(self, name: str) -> tuple[pd.Series, pd.Series, float]:
+        """CPU ns by role at the begin and end of a phase, and the seconds between."""
+        rows = self.samples(name)
+        begin, end = rows[rows["edge"] == "begin"], rows[rows["edge"] == "end"]
+        seconds = float(end["t_ns"].iloc[0] - begin["t_ns"].iloc[0]) / 1e9
+        by_role = end.set_index("role")["cpu_ns"]
+        return begin.set_index("role")["cpu_ns"].reindex(by_role.index, fill_value=0), by_role, seconds
+
+    def fates(self) -> Iterator[Metric]:
+        """How many measured tasks met each fate (canaries, warm-up included: none may vanish)."""
+        frame = self.tasks[self.tasks["phase"] > 0]
+        counts = ledger.fates(frame, DEADLINE_S).value_counts()
+        for fate in Fate:
+            yield Metric(f"tasks_{fate}", "count", float(counts.get(fate, 0)), n=len(frame))
+        negative = ledger.negative(frame)
+        yield Metric("negative_latencies", "count", float(negative), n=len(frame))
+
+
+def quantiles(name: str, ms: np.ndarray, note: str = "") -> Iterator[Metric]:
+    """P50, P95, P99 (with order-statistic intervals) and the maximum of latencies in ms.
+
+    P95 wants 1000 samples and P99 10 000; with fewer the figure is marked.
+    """
+    for percent, wanted in ((50, 100), (95, 1000), (99, 10_000)):
+        if len(ms) == 0:
+            continue
+        found = stats.quantile_interval(ms, percent / 100)
+        few = f"n < {wanted}" if len(ms) < wanted else ""
+        yield Metric(
+            f"{name}_p{percent}", "ms", found.value, found.n, found.low, found.high,
+            "; ".join(part for part in (note, few) if part),
+        )  # fmt: skip
+    if len(ms):
+        yield Metric(f"{name}_max", "ms", float(ms.max()), len(ms), note=note)
+
+
+def rate_hz(tasks: pd.DataFrame) -> tuple[float, int]:
+    """Tasks per second from the first start to the last end, and how many tasks that rests on."""
+    ended = tasks[tasks["ends"] > 0]
+    if len(ended) < 2:
+        return math.nan, len(ended)
+    span_ns = int(ended["end_ns"].max()) - int(ended["start_ns"].min())
+    return (len(ended) / span_ns * 1e9 if span_ns > 0 else math.nan), len(ended)
+
+
+class Scenario(ABC):
+    """One question, asked of every system in the same way. Stateless: one instance serves all cells."""
+
+    title: ClassVar[str]
+    parameters: ClassVar[Mapping[str, Parameter]]
+    profiles: ClassVar[Mapping[str, Grid]]
+
+    def values(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters of a cell with the defaults filled in."""
+        return {**{name: parameter.default for name, parameter in self.parameters.items()}, **params}
+
+    def cold(self, params: Mapping[str, Any]) -> bool:
+        """Whether files are put out of the page cache before anything is spawned."""
+        del params
+        return False
+
+    def io(self, params: Mapping[str, Any]) -> bool:
+        """Whether tasks talk to the io server."""
+        return str(params.get("work", "")).startswith("io")
+
+    def unsupported(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:
+        """Why a variant cannot be asked this, or an empty string."""
+        del system, variant, params
+        return ""
+
+    @abstractmethod
+    def seconds(self, params: Mapping[str, Any]) -> float:
+        """Roughly how long the phases take, for the estimate of the time left."""
+
+    @abstractmethod
+    def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
+        """Yield the phases of a cell one by one; each `yield` returns the `Outcome` of that phase."""
+
+    @abstractmethod
+    def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
+        """The figures of one cell: a pure function of its history."""

@@ -1,0 +1,439 @@
+"""Runs on disk: what was measured is written cell by cell, and read back by the reports.
+
+    results/<run-id>/run.json                 how, where and with what the run was made
+    results/<run-id>/summary.csv              one row per metric and cell, `bench.model.SUMMARY_COLUMNS`
+    results/<run-id>/cells/<cell-id>/         cell.json, events.parquet, tasks.parquet,
+                                              resources.parquet, logs/
+
+`cell.json` is written last and at once, so a cell without it was cut off and is measured again.
+
+Format history (`FORMAT` stands in run.json and in every cell.json):
+
+    1   first format
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import math
+import os
+import secrets
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.errors import StoreError, unknown
+from bench.model import SUMMARY_COLUMNS, Cell, Metric, Status
+from bench.stats import median_interval
+
+FORMAT: Final = 1
+EVENT_COLUMNS: Final = ("task", "t_ns", "aux", "pid", "run", "kind", "domain")
+FREE_BYTES_WANTED: Final = 200 * 2**20
+INVALID: Final = "invalid"
+"""A metric with a remark that begins with this word is kept as a trial and left out of the aggregate.
+Remarks in a metric's note are parted by `; `."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as the reports read it.
+
+    `summary` has the columns `SUMMARY_COLUMNS`: `value`, `ci_low`, `ci_high`, `n` are floats (NaN where
+    empty), all others text; aggregates have an empty `trial`. `cells` holds one parsed `cell.json` per
+    finished cell, and is empty for a run of which only the summary was kept.
+    """
+
+    path: Path
+    info: dict[str, Any]
+    summary: pd.DataFrame
+    cells: list[dict[str, Any]]
+
+
+class Store:
+    """One run that is being written. Every method raises `StoreError` when the disk does not take it."""
+
+    def __init__(self, path: Path, info: dict[str, Any]) -> None:
+        self.path = path
+        self.info = info
+        self._began: dict[str, tuple[datetime, float]] = {}
+
+    @property
+    def run_id(self) -> str:
+        """The name of the run."""
+        return str(self.info["run_id"])
+
+    def cell_folder(self, cell: Cell) -> Path:
+        """The folder of a cell, with `logs/` and `ledger/` inside.
+
+        Emptied the first time it is asked for, so that nothing of an attempt that was cut off is
+        counted; the cell's clock starts then.
+        """
+        folder = self._folder(cell)
+        with on_disk(folder):
+            if cell.id not in self._began:
+                if folder.exists():
+                    shutil.rmtree(folder)
+                self._began[cell.id] = (datetime.now(UTC), time.monotonic())
+            for name in ("logs", "ledger"):
+                (folder / name).mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def write_cell(
+        self,
+        cell: Cell,
+        status: Status,
+        reason: str,
+        metrics: Sequence[Metric],
+        details: Mapping[str, Any],
+        events: np.ndarray[Any, Any] | None = None,
+        tasks: pd.DataFrame | None = None,
+        resources: pd.DataFrame | None = None,
+    ) -> None:
+        """Write a cell for good. `events` is a structured array with the fields `EVENT_COLUMNS`.
+
+        The raw `ledger/` is removed once its events stand in `events.parquet`.
+        """
+        began, since_s = self._began.get(cell.id) or (datetime.now(UTC), time.monotonic())
+        folder = self._folder(cell)
+        with on_disk(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if events is not None:
+                columns = {name: np.ascontiguousarray(events[name]) for name in EVENT_COLUMNS}
+                pq.write_table(pa.table(columns), folder / "events.parquet", compression="zstd")
+            for name, frame in (("tasks", tasks), ("resources", resources)):
+                if frame is not None:
+                    table = pa.Table.from_pandas(frame, preserve_index=False)
+                    pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+        record = {
+            "format": FORMAT,
+            "cell": asdict(cell),
+            "status": Status(status).value,
+            "reason": " ".join(reason.split()),
+            "metrics": [asdict(metric) for metric in metrics],
+            "details": details,
+            "began": began.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - since_s, 3),
+        }
+        _replace(folder / "cell.json", _json(record))
+        if events is not None:
+            with on_disk(folder):
+                shutil.rmtree(folder / "ledger", ignore_errors=True)
+
+    def done(self) -> set[str]:
+        """Ids of the cells that need not be measured again."""
+        return {
+            cell_of(record).id for record in _cells(self.path) if record["status"] != Status.INTERRUPTED.value
+        }
+
+    def update_run(self, **fields: Any) -> None:
+        """Set fields of `run.json`."""
+        self.info = {**self.info, **fields}
+        _replace(self.path / "run.json", _json(self.info))
+
+    def write_summary(self) -> Path:
+        """Write `summary.csv` from all finished cells; returns its path."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, SUMMARY_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(summary_rows(self.run_id, _cells(self.path)))
+        path = self.path / "summary.csv"
+        _replace(path, text.getvalue())
+        return path
+
+    def _folder(self, cell: Cell) -> Path:
+        return self.path / "cells" / cell.id
+
+
+def create(results: Path, run_info: Mapping[str, Any]) -> Store:
+    """Begin a run: make its folder and write `run.json`.
+
+    Raises:
+        StoreError: the folder cannot be made or written, or less than 200 MB are free.
+    """
+    now = datetime.now(UTC)
+    run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    path = results / run_id
+    with on_disk(results):
+        results.mkdir(parents=True, exist_ok=True)
+        free_bytes = shutil.disk_usage(results).free
+        if free_bytes < FREE_BYTES_WANTED:
+            raise StoreError(
+                f"only {free_bytes / 2**20:.0f} MB are free for {results}, a run wants "
+                f"{FREE_BYTES_WANTED / 2**20:.0f} MB: make room, or choose another folder with --results"
+            )
+        (path / "cells").mkdir(parents=True)
+    store = Store(path, {"format": FORMAT, "run_id": run_id, "created": now.isoformat(timespec="seconds")})
+    store.update_run(**{key: value for key, value in run_info.items() if key not in store.info})
+    return store
+
+
+def open_store(results: Path, run: str | Path) -> Store:
+    """Take up an existing run, by its id or its path, to write further cells.
+
+    Raises:
+        UsageError: there is no such run.
+        StoreError: it cannot be read, or was written in a newer format.
+    """
+    path = resolve(results, run)
+    return Store(path, _info(path))
+
+
+def read_run(path: Path) -> Run:
+    """Read a run, finished or not, without writing anything.
+
+    Raises:
+        StoreError: it cannot be read, or was written in a newer format.
+    """
+    info = _info(path)
+    cells = _cells(path)
+    file = path / "summary.csv"
+    if cells:
+        frame = pd.DataFrame(summary_rows(str(info["run_id"]), cells), columns=list(SUMMARY_COLUMNS))
+    elif file.exists():
+        with on_disk(file):
+            frame = pd.read_csv(file, dtype=str, keep_default_na=False)
+    else:
+        raise StoreError(
+            f"{path} holds no finished cell: complete it with `schedbench run --resume {path.name}`"
+        )
+    if list(frame.columns) != list(SUMMARY_COLUMNS):
+        raise StoreError(f"{file} does not have the columns of format {FORMAT}: restore it, or run again")
+    numeric = ("value", "ci_low", "ci_high", "n")
+    for column in SUMMARY_COLUMNS:
+        if column in numeric:
+            frame[column] = pd.to_numeric(frame[column].replace("", np.nan)).astype(float)
+        else:
+            frame[column] = frame[column].astype(str)
+    return Run(path, info, frame, cells)
+
+
+def runs(results: Path) -> list[str]:
+    """Ids of all runs in a results folder, oldest first."""
+    return sorted(file.parent.name for file in results.glob("*/run.json"))
+
+
+def latest(results: Path) -> Path:
+    """The path of the newest run.
+
+    Raises:
+        StoreError: there is none.
+    """
+    names = runs(results)
+    if not names:
+        raise StoreError(f"no runs in {results}: make one with `schedbench run`")
+    return results / names[-1]
+
+
+def resolve(results: Path, run: str | Path) -> Path:
+    """The folder of a run that is given by its id in `results` or by its own path.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    for path in (results / run, Path(run)):
+        if (path / "run.json").is_file():
+            return path
+    raise unknown("run", str(run), runs(results) or ["(none yet)"])
+
+
+# --- the summary: cells in, rows out ---------------------------------------------------------------
+
+
+def summary_rows(run_id: str, cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """All rows of `summary.csv`: those of each trial, then the aggregates over its trials.
+
+    A trial that failed has a row without a metric; what it did measure is kept in rows of its own
+    status. Aggregates hold the trials that ended `ok` and say in `reason` which ones are missing.
+    """
+    groups: dict[tuple[str, str, str, str], list[Mapping[str, Any]]] = {}
+    for record in cells:
+        cell = cell_of(record)
+        groups.setdefault((cell.system, cell.variant, cell.scenario, cell.params_text), []).append(record)
+    rows: list[dict[str, Any]] = []
+    for names, members in sorted(groups.items()):
+        head = dict(zip(("run_id", "system", "variant", "scenario", "params"), (run_id, *names), strict=True))
+        members.sort(key=lambda record: int(record["cell"]["trial"]))
+        rows += [{**head, **row} for record in members for row in _trial_rows(record)]
+        rows += [{**head, **row} for row in _aggregate_rows(members)]
+    return rows
+
+
+def _trial_rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    trial, status, reason = record["cell"]["trial"], record["status"], record["reason"]
+    if status != Status.OK.value:
+        yield _row(trial=trial, status=status, reason=reason or status)
+    for metric in record["metrics"]:
+        yield _row(
+            trial=trial,
+            metric=metric["name"],
+            unit=metric["unit"],
+            value=metric["value"],
+            ci_low=metric["low"],
+            ci_high=metric["high"],
+            n=metric["n"],
+            status=status,
+            reason=metric["note"],
+        )
+
+
+def _aggregate_rows(members: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    good = [record for record in members if record["status"] == Status.OK.value]
+    bad = [record for record in members if record["status"] != Status.OK.value]
+    missing = _count(len(bad), len(members), "failed", [f"{r['status']}: {r['reason']}" for r in bad])
+    if bad and not good:
+        status = Counter(record["status"] for record in bad).most_common(1)[0][0]
+        yield _row(n=0, status=status, reason=missing)
+    by_name: dict[str, list[Mapping[str, Any]]] = {}
+    for record in good:
+        for metric in record["metrics"]:
+            by_name.setdefault(metric["name"], []).append(metric)
+    for name, metrics in by_name.items():
+        yield _aggregate(name, metrics, missing)
+
+
+def _aggregate(name: str, metrics: Sequence[Mapping[str, Any]], missing: str) -> dict[str, Any]:
+    """Median over trials; an invalid trial counts only where no trial is valid."""
+    valid = [metric for metric in metrics if not _is_invalid(metric) and metric["value"] is not None]
+    used = valid or metrics
+    invalid = len(metrics) - len(used)
+    notes = [metric["note"] for metric in used if metric["note"]]
+    words = [missing] if missing else []
+    if invalid:
+        left_out = [metric["note"] or "no value" for metric in metrics if metric not in used]
+        words.append(_count(invalid, len(metrics), "left out", left_out))
+    for note, times in Counter(notes).items():
+        words.append(note if times == len(used) else f"{note} ({times} of {len(used)} trials)")
+    low, high = used[0]["low"], used[0]["high"]
+    values = [metric["value"] for metric in used if metric["value"] is not None]
+    value = values[0] if values else None
+    if len(values) == 1:
+        words.append("1 trial")
+    elif values:
+        interval = median_interval(values)
+        value, low, high = interval.value, interval.low, interval.high
+        if low is not None and interval.coverage < 0.95:
+            words.append(f"interval of {len(values)} trials covers {100 * interval.coverage:.0f} %")
+    status = "partial" if missing or invalid else Status.OK.value
+    return _row(
+        metric=name,
+        unit=metrics[0]["unit"],
+        value=value,
+        ci_low=low,
+        ci_high=high,
+        n=len(used),
+        status=status,
+        reason="; ".join(words),
+    )
+
+
+def _is_invalid(metric: Mapping[str, Any]) -> bool:
+    return any(remark.startswith(INVALID) for remark in str(metric["note"]).split("; "))
+
+
+def _count(part: int, whole: int, verb: str, reasons: Iterable[str]) -> str:
+    return f"{part} of {whole} trials {verb}: {', '.join(dict.fromkeys(reasons))}" if part else ""
+
+
+def _row(**fields: Any) -> dict[str, Any]:
+    given = {key: "" if value is None else value for key, value in fields.items()}
+    return {**dict.fromkeys(SUMMARY_COLUMNS[5:], ""), **given}
+
+
+# --- files ------------------------------------------------------------------------------------------
+
+
+def cell_of(record: Mapping[str, Any]) -> Cell:
+    """The cell that a parsed `cell.json` is about."""
+    return Cell(**record["cell"])
+
+
+def _cells(path: Path) -> list[dict[str, Any]]:
+    return [_load(file) for file in sorted(path.glob("cells/*/cell.json"))]
+
+
+def _info(path: Path) -> dict[str, Any]:
+    info = _load(path / "run.json")
+    if "run_id" not in info:
+        raise StoreError(f"{path / 'run.json'} names no run_id: it is not a run of schedbench")
+    return info
+
+
+def _load(file: Path) -> dict[str, Any]:
+    with on_disk(file):
+        text = file.read_text(encoding="utf-8")
+    try:
+        record = json.loads(text)
+        written = int(record["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{file} is damaged ({error}): remove {file.parent}, then resume the run") from error
+    if written > FORMAT:
+        writer = record.get("schedbench") or "a later release"
+        raise StoreError(
+            f"{file} has format {written}, written by schedbench {writer}; this one reads up to "
+            f"format {FORMAT}: upgrade schedbench to read it"
+        )
+    return dict(record)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """JSON-safe: NumPy scalars and paths become plain, NaN and infinities become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset | np.ndarray):
+        return [_plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file so that a reader, also after a power cut, sees the old one or the new one."""
+    fresh = file.with_name(file.name + ".new")
+    with on_disk(file):
+        with fresh.open("w", encoding="utf-8", newline="") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        fresh.replace(file)
+        folder = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@contextmanager
+def on_disk(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into a `StoreError`: one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            advice = "the disk is full: make room, then continue with --resume"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            advice = "it is not writable: choose another folder with --results"
+        elif error.errno in (errno.ENOENT, errno.ENOTDIR):
+            advice = "it is missing: check the path given with --results"
+        else:
+            advice = "check the disk, or choose another folder with --results"
+        raise StoreError(f"cannot use {path} ({error.strerror or error}): {advice}") from error

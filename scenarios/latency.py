@@ -1,0 +1,114 @@
+"""Dispatch latency: from the moment a task is due to the moment its body starts, under open-loop load.
+
+Arrivals are planned before the run and do not wait for completions, so a stall delays every task that
+was due during it (no coordinated omission). `load` offers a fraction of the capacity that a drain
+measured a moment before in the same cell; `rate` a fixed number of tasks per second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from bench.scenario import (
+    Arrival,
+    Grid,
+    History,
+    Load,
+    Metric,
+    Parameter,
+    Phase,
+    Phases,
+    Scenario,
+    Variant,
+    Workers,
+    quantiles,
+)
+
+LAG_SHARE, LAG_MS = 0.10, 1.0
+"""A trial is invalid when the generator's P99 lag is above both this share of P95 and this many ms."""
+
+SECOND_NS = 1_000_000_000
+
+
+class Latency(Scenario):
+    """Open-loop dispatch latency."""
+
+    title = "Dispatch latency under an open-loop load"
+    parameters = {
+        "arrival": Parameter("poisson", "how due times are spread", ("constant", "poisson")),
+        "rate": Parameter(50.0, "tasks per second; not used when load is given"),
+        "load": Parameter(0.0, "fraction of the capacity measured in the same cell; 0 for a fixed rate"),
+        "tasks": Parameter(1000, "measured tasks (P95 wants at least 1000, P99 10 000)"),
+        "most_s": Parameter(120.0, "fewer tasks are sent when they would take longer than this many seconds"),
+        "warmup_s": Parameter(2.0, "seconds of load before the measured part"),
+        "work": Parameter("noop", "what a task does: noop, sleep:MS, io:MS:BYTES, cpu:MS"),
+    }
+    profiles = {
+        "quick": Grid(1, ({"rate": 100.0, "warmup_s": 1.0},)),
+        "standard": Grid(
+            6,
+            (
+                {"rate": 50.0},
+                {"rate": 50.0, "arrival": "constant"},
+                {"load": 0.5},
+                {"load": 0.9},
+            ),
+        ),
+        "full": Grid(
+            10,
+            tuple(
+                {**at, "arrival": arrival, "tasks": 10_000, "most_s": 300.0}
+                for arrival in ("poisson", "constant")
+                for at in ({"rate": 10.0}, {"rate": 100.0}, {"load": 0.1}, {"load": 0.5}, {"load": 0.9})
+            ),
+        ),
+    }
+
+    def seconds(self, params: Mapping[str, Any]) -> float:
+        rate = float(params["rate"]) if not params["load"] else 100.0
+        return float(4 + params["warmup_s"] + min(params["tasks"] / rate, params["most_s"]))
+
+    def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
+        rate = float(params["rate"])
+        n = min(1000, variant.queue_limit or 1000)
+        if params["load"]:
+            yield Phase("queue", Load(n), workers=Workers.DOWN, wait="queued")
+            capacity = yield Phase("drain", ready=False)
+            rate = capacity.rate_hz * params["load"]
+        warmup = math.ceil(rate * params["warmup_s"])
+        measured = max(1, min(int(params["tasks"]), math.ceil(rate * params["most_s"])))
+        load = Load(
+            warmup + measured,
+            Arrival(params["arrival"]),
+            rate,
+            work=params["work"],
+            warmup_n=warmup,
+            seed=round(rate * 1000),
+        )
+        yield Phase("load", load, limit_s=120 + load.n / rate)
+
+    def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
+        sent = history.of("load")
+        tasks = sent[sent["starts"] > 0]
+        due, submit, start = (
+            tasks[f"{name}_ns"].to_numpy(dtype=np.int64) for name in ("due", "submit", "start")
+        )
+        # A system that is told ahead is handed the task whole seconds before it is due.
+        lag_ms = ((submit - due) % SECOND_NS if history.ahead else submit - due) / 1e6
+        dispatch_ms = (start - due) / 1e6
+        lost = len(sent) - len(tasks)
+        notes = [f"{lost} of {len(sent)} tasks never started"] if lost else []
+        lag_p99 = float(np.percentile(lag_ms, 99)) if len(lag_ms) else math.nan
+        if lag_p99 > LAG_MS and lag_p99 > LAG_SHARE * float(np.percentile(dispatch_ms, 95)):
+            notes.insert(0, f"invalid: generator fell behind (P99 lag {lag_p99:.1f} ms)")
+        note = "; ".join(notes)
+        yield from quantiles("dispatch_latency", dispatch_ms, note)
+        if not history.ahead:
+            yield from quantiles("submit_to_start", (start - submit) / 1e6, note)
+        yield Metric("generator_lag_p99", "ms", lag_p99, len(lag_ms))
+        load = history.phases[history.number("load")].load
+        yield Metric("offered_rate", "tasks/s", load.rate_hz if load else math.nan, len(sent))

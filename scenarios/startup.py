@@ -1,0 +1,43 @@
+"""Startup: from just before the processes that run tasks are spawned to the first task's start.
+
+The task waits in the queue before they are spawned. An in-process system has no queue outside itself:
+there the clock runs from the spawn of the process to the start of the first task it gives itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bench.scenario import Grid, History, Load, Metric, Parameter, Phase, Phases, Scenario, Variant, Workers
+
+
+class Startup(Scenario):
+    """Process spawn to first task."""
+
+    title = "Startup: process spawn to first task"
+    parameters = {
+        "start": Parameter("warm", "cold: the files are put out of the page cache first", ("warm", "cold")),
+    }
+    profiles = {
+        "quick": Grid(1, ({"start": "cold"}, {"start": "warm"})),
+        "standard": Grid(6, ({"start": "cold"}, {"start": "warm"})),
+        "full": Grid(10, ({"start": "cold"}, {"start": "warm"})),
+    }
+
+    def cold(self, params: Mapping[str, Any]) -> bool:
+        return bool(params["start"] == "cold")
+
+    def seconds(self, params: Mapping[str, Any]) -> float:
+        return 4
+
+    def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
+        yield Phase("queue", Load(1), workers=Workers.DOWN, wait="queued")
+        yield Phase("first", ready=False)
+
+    def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
+        task = history.of("queue").iloc[0]
+        seconds = (int(task["start_ns"]) - history.spawned_ns["first"]) / 1e9
+        # Told ahead, the task was due later than it could have run.
+        wait_s = max(0.0, (int(task["due_ns"]) - int(task["submit_ns"])) / 1e9) if history.ahead else 0.0
+        yield Metric("startup", "s", seconds - wait_s, 1)
