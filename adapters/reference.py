@@ -51,5 +51,5 @@ class Reference(Adapter, InProcess):
         while (task := self.queue.get()) is not None:
             try:
                 run(task.id, task.work, task.payload)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a queue of callables must outlive any of them
                 print(f"task {task.id}: {error!r}")

@@ -1,0 +1,118 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["apscheduler~=3.11", "sqlalchemy~=2.1"]
+#
+# [tool.schedbench]
+# title = "APScheduler"
+# family = "timer"
+# homepage = "https://apscheduler.readthedocs.io/en/3.x/"
+# capabilities = ["enqueue", "delay", "periodic"]
+# default = ["thread-pool", "process-pool"]
+#
+# # The vendor promises nothing. With a database, a job is deleted only after it was handed to the pool, and
+# # the pool lives in memory: a crash may lose jobs, or run them again.
+#
+# [tool.schedbench.variants.thread-pool]
+# summary = "BackgroundScheduler, thread pool, jobs in memory"
+# guarantee = "none"
+# source = "https://apscheduler.readthedocs.io/en/3.x/userguide.html"
+# settings = { pool = "thread" }
+# settle_s = 3
+#
+# [tool.schedbench.variants.process-pool]
+# summary = "BackgroundScheduler, process pool (spawned), jobs in memory"
+# guarantee = "none"
+# source = "https://apscheduler.readthedocs.io/en/3.x/modules/executors/pool.html"
+# settings = { pool = "process" }
+# settle_s = 3
+#
+# [tool.schedbench.variants.thread-pool-sqlite]
+# summary = "thread pool, jobs in SQLite"
+# guarantee = "none"
+# source = "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"
+# settings = { pool = "thread", store = "sqlite" }
+# settle_s = 3
+#
+# [tool.schedbench.variants.process-pool-sqlite]
+# summary = "process pool (spawned), jobs in SQLite"
+# guarantee = "none"
+# source = "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"
+# settings = { pool = "process", store = "sqlite" }
+# settle_s = 3
+#
+# [tool.schedbench.variants.thread-pool-relaxed]
+# summary = "thread pool, jobs in memory, late jobs run instead of being dropped"
+# guarantee = "none"
+# source = "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"
+# settings = { pool = "thread", run_late = true }
+# settle_s = 3
+#
+# [tool.schedbench.variants.process-pool-relaxed]
+# summary = "process pool (spawned), jobs in memory, late jobs run instead of being dropped"
+# guarantee = "none"
+# source = "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"
+# settings = { pool = "process", run_late = true }
+# settle_s = 3
+#
+# [tool.schedbench.variants.thread-pool-sqlite-relaxed]
+# summary = "thread pool, jobs in SQLite, late jobs run instead of being dropped"
+# guarantee = "none"
+# source = "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"
+# settings = { pool = "thread", store = "sqlite", run_late = true }
+# settle_s = 3
+# ///
+"""APScheduler 3: a scheduler thread in the client that hands due jobs to a pool of threads or processes."""
+
+from __future__ import annotations
+
+from time import sleep
+
+from apscheduler.executors.pool import ProcessPoolExecutor, ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from bench.agent import Adapter, Context, InProcess, Task, run
+
+POOLS = {"thread": ThreadPoolExecutor, "process": ProcessPoolExecutor}
+
+
+class APScheduler(Adapter, InProcess):
+    """A `BackgroundScheduler` that is paused whenever the harness wants no task to run."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        settings = context.settings
+        self.executor = POOLS[settings["pool"]](max_workers=context.slots)
+        database = {"type": "sqlalchemy", "url": f"sqlite:///{context.home / 'jobs.sqlite'}"}
+        self.scheduler = BackgroundScheduler(
+            executors={"default": self.executor},
+            jobstores={"default": database} if settings.get("store") == "sqlite" else {},
+            # By default a job that starts more than 1 s after its run time is dropped.
+            job_defaults={"misfire_grace_time": None} if settings.get("run_late") else {},
+        )
+
+    def open(self) -> None:
+        self.scheduler.start(paused=True)
+
+    def submit(self, task: Task) -> None:
+        self.scheduler.add_job(run, args=(task.id, task.work, task.payload))  # no trigger: run now
+
+    def start(self) -> None:
+        self.scheduler.resume()
+
+    def stop(self) -> None:
+        """Pause, then wait: what the scheduler already handed to the pool runs on, however much it is.
+
+        The pool is kept, because new processes take longer to come up than the misfire grace time.
+        """
+        self.scheduler.pause()
+        quiet = 0
+        while quiet < 2:  # twice, for a scheduler thread that had looked at its state just before the pause
+            self.scheduler.get_job("")  # waits for the lock that a round of hand-overs holds
+            # The pool's own count of runs in flight per job; not events, for a broken pool sends none. A job
+            # that ends before the pool has counted it leaves a 0 behind: the key alone says nothing.
+            in_flight = any(list(self.executor._instances.values()))
+            quiet = 0 if in_flight else quiet + 1
+            sleep(0.01)
+
+    def close(self) -> None:
+        self.scheduler.shutdown()

@@ -1,0 +1,82 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["celery[redis]~=5.7"]
+#
+# [tool.schedbench]
+# title = "Celery"
+# family = "task queue"
+# homepage = "https://docs.celeryq.dev"
+# capabilities = ["enqueue"]
+# default = ["redis"]
+#
+# [tool.schedbench.variants.redis]
+# summary = "prefork pool, one child per slot; acknowledged before it runs; no result backend"
+# services = ["redis"]
+# guarantee = "at-most-once"
+# source = "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-acks-late"
+# settle_s = 10
+#
+# [tool.schedbench.variants.redis-threads]
+# summary = "thread pool, one thread per slot in one process; acknowledged before it runs; no result backend"
+# services = ["redis"]
+# guarantee = "at-most-once"
+# source = "https://docs.celeryq.dev/en/stable/userguide/concurrency/index.html"
+# settle_s = 10
+# settings = { worker_pool = "threads" }
+#
+# [tool.schedbench.variants.redis-acks-late]
+# summary = "prefork pool; acknowledged after it ran, put back when its child dies; no result backend"
+# services = ["redis"]
+# guarantee = "at-least-once"
+# source = "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-reject-on-worker-lost"
+# settle_s = 10
+# settings = { task_acks_late = true, task_reject_on_worker_lost = true }
+#
+# [tool.schedbench.variants.redis-results]
+# summary = "prefork pool; acknowledged before it runs; results kept in the same Redis"
+# services = ["redis"]
+# guarantee = "at-most-once"
+# source = "https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#results"
+# settle_s = 10
+# settings = { result_backend = "redis" }
+# ///
+"""Celery on Redis. A variant's settings are Celery settings; everything else is the vendor's default.
+
+`task_acks_late` alone still acknowledges a task whose child was killed, so the at-least-once variant adds
+`task_reject_on_worker_lost`. Messages of a worker that is gone as a whole come back after the transport's
+visibility timeout of 3600 s:
+https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from celery import Celery
+
+from bench.agent import Adapter, Process, Task, context, run
+
+app = Celery(__name__, broker=context().url("redis"))
+app.conf.update(context().settings)
+if app.conf.result_backend:  # the header names a service, Celery wants its address
+    app.conf.result_backend = context().url(app.conf.result_backend)
+
+
+@app.task
+def work(task: int, kind: str, payload: str) -> None:
+    """The body of every task."""
+    run(task, kind, payload)
+
+
+class CeleryOnRedis(Adapter):
+    """One client that sends to the queue `celery`, one worker that consumes it."""
+
+    def processes(self) -> Sequence[Process]:
+        slots = str(self.context.slots)
+        return [Process.python("worker", "-m", "celery", "-A", __name__, "worker", "--concurrency", slots)]
+
+    def submit(self, task: Task) -> None:
+        work.delay(task.id, task.work, task.payload)
+
+    def close(self) -> None:
+        app.close()

@@ -1,0 +1,71 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["rq~=2.12"]
+#
+# [tool.schedbench]
+# title = "RQ"
+# family = "task queue"
+# homepage = "https://python-rq.org"
+# capabilities = ["enqueue"]
+# default = ["redis"]
+#
+# [tool.schedbench.variants.redis]
+# summary = "one worker process per slot, which forks for every task; results kept for 500 s"
+# services = ["redis"]
+# guarantee = "at-most-once"
+# source = "https://python-rq.org/docs/exceptions/"
+# settle_s = 10
+#
+# [tool.schedbench.variants.redis-simple]
+# summary = "one SimpleWorker process per slot, which does not fork; results kept for 500 s"
+# services = ["redis"]
+# guarantee = "at-most-once"
+# source = "https://python-rq.org/docs/workers/"
+# settle_s = 10
+# settings = { worker_class = "rq.worker.SimpleWorker" }
+# ///
+"""RQ on Redis, without its scheduler: `rq worker` starts that only when asked to.
+
+This module is also the settings module of `rq worker --config`, which is how a worker learns the address
+(https://python-rq.org/docs/workers/#using-a-config-file). It is imported before the worker forks: otherwise
+each task would pay some 10 ms for loading the agent. RQ reads every upper-case name here as a setting, so a
+constant called NAME or QUEUES would change the worker.
+
+A job is tried once. One whose worker died is moved to the FailedJobRegistry by the maintenance that each
+worker does every 600 s, and runs again only if it was enqueued with a `Retry`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from redis import Redis
+from rq import Queue
+
+from bench.agent import Adapter, Process, Task, context, run
+
+REDIS_URL = context().url("redis")
+
+
+def work(task: int, kind: str, payload: str) -> None:
+    """The body of every task."""
+    run(task, kind, payload)
+
+
+class RqOnRedis(Adapter):
+    """One client that enqueues to the queue `default`, one worker per slot that consumes it."""
+
+    def processes(self) -> Sequence[Process]:
+        chosen = self.context.settings.get("worker_class")
+        options = ("--worker-class", str(chosen)) if chosen else ()
+        worker = Process.python("worker", "-m", "rq.cli", "worker", "--config", __name__, *options)
+        return [worker] * self.context.slots
+
+    def open(self) -> None:
+        self.queue = Queue(connection=Redis.from_url(REDIS_URL))
+
+    def submit(self, task: Task) -> None:
+        self.queue.enqueue(work, task.id, task.work, task.payload)
+
+    def close(self) -> None:
+        self.queue.connection.close()

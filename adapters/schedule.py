@@ -1,0 +1,99 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["schedule~=1.2"]
+#
+# [tool.schedbench]
+# title = "schedule"
+# family = "timer"
+# homepage = "https://schedule.readthedocs.io"
+# capabilities = ["delay", "periodic"]
+# default = ["poll-1s", "idle-seconds", "tight"]
+#
+# [tool.schedbench.variants.poll-1s]
+# summary = "run_pending() once a second in a background thread"
+# guarantee = "none"
+# source = "https://schedule.readthedocs.io/en/stable/background-execution.html"
+# settings = { wait = "second" }
+# max_slots = 1
+# settle_s = 3
+#
+# [tool.schedbench.variants.idle-seconds]
+# summary = "run_pending(), then sleep for idle_seconds"
+# guarantee = "none"
+# source = "https://schedule.readthedocs.io/en/stable/examples.html#time-until-the-next-execution"
+# settings = { wait = "idle" }
+# max_slots = 1
+# settle_s = 3
+#
+# [tool.schedbench.variants.tight]
+# summary = "run_pending() in a loop that never sleeps, the least latency at the price of one core"
+# guarantee = "none"
+# source = "https://schedule.readthedocs.io/en/stable/reference.html#schedule.Scheduler.run_pending"
+# settings = { wait = "never" }
+# max_slots = 1
+# settle_s = 3
+# ///
+"""The schedule library: one thread that runs due jobs one after another, looking in one of three rhythms."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from schedule import CancelJob, Scheduler
+
+from bench.agent import Adapter, Context, InProcess, Task, run
+
+POLL_S = 1.0
+"""The rhythm of the documented loop."""
+
+
+def run_once(task_id: int, work: str, payload: str) -> type[CancelJob]:
+    """A job that leaves the schedule after its first run.
+
+    An exception would end `run_pending()` and keep the job scheduled: the documentation asks jobs to
+    catch it themselves (https://schedule.readthedocs.io/en/stable/exception-handling.html).
+    """
+    try:
+        run(task_id, work, payload)
+    except Exception:
+        logging.exception("task %d raised", task_id)
+    return CancelJob
+
+
+class Schedule(Adapter, InProcess):
+    """A `schedule.Scheduler` and the background thread that drives it."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.scheduler = Scheduler()
+        self.stopping = threading.Event()
+        self.thread = threading.Thread()
+        self.wait = context.settings["wait"]
+
+    def submit(self, task: Task) -> None:
+        if task.delay_s < 1:
+            raise ValueError(f"schedule cannot run a task in less than 1 s, asked for {task.delay_s} s")
+        self.scheduler.every(task.delay_s).seconds.do(run_once, task.id, task.work, task.payload)
+
+    def start(self) -> None:
+        self.stopping.clear()
+        self.thread = threading.Thread(target=self.loop, daemon=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        """Return when all jobs that were due at the last look have run: the library cannot cut them off."""
+        self.stopping.set()
+        if self.thread.is_alive():
+            self.thread.join()
+
+    def loop(self) -> None:
+        """The documented loops, but with the event in place of `time.sleep`, so that stop() ends a wait."""
+        while not self.stopping.is_set():
+            self.scheduler.run_pending()
+            if self.wait == "second":
+                self.stopping.wait(POLL_S)
+            elif self.wait == "idle":
+                # None: no job is left, look again later. Negative: the next job is overdue, do not wait.
+                idle_s = self.scheduler.idle_seconds
+                self.stopping.wait(POLL_S if idle_s is None else max(0.0, idle_s))
