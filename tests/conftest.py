@@ -1,0 +1,90 @@
+"""What several tests share: a harness home, and running one cell for real."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from bench import discovery, environments
+from bench.model import Cell
+from bench.processes import Home
+from bench.runner import Result, run_cell
+from bench.scenario import Scenario
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    """A harness that cleans up after itself."""
+    made = Home()
+    yield made
+    made.close()
+
+
+class OneCell:
+    """Runs one cell of a system for a scenario given as an object."""
+
+    def __init__(self, home: Home, folder: Path) -> None:
+        self.home = home
+        self.folder = folder
+
+    def __call__(
+        self, word: str, scenario: Scenario, *, slots: int = 2, params: dict[str, object] | None = None
+    ) -> Result:
+        ((system, variant),) = discovery.select([word], discovery.systems())
+        cell = Cell(system.name, variant.name, "test", params or {}, 1)
+        environment = environments.ensure(system)
+        return run_cell(cell, system, scenario, environment, self.home, self.folder, slots, lambda _: None)
+
+
+@pytest.fixture
+def one_cell(home: Home, tmp_path: Path) -> OneCell:
+    """`one_cell("celery:redis", scenario)` runs it and returns its result."""
+    return OneCell(home, tmp_path / "cell")
+
+
+class Command:
+    """The command line, as a user calls it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+
+    def argv(self, words: Sequence[str]) -> list[str]:
+        return [sys.executable, "-m", "bench.cli", *words]
+
+    def __call__(self, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.argv(words),
+            cwd=self.folder,
+            env={**self.environ, **environ},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.argv(words),
+            cwd=self.folder,
+            env=self.environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+@pytest.fixture
+def schedbench(tmp_path: Path) -> Command:
+    """`schedbench("run", "rq")` in an empty folder."""
+    return Command(tmp_path)

@@ -1,0 +1,445 @@
+"""Facts about the agent: stamps that survive forks and kills, arrival plans, work kinds, and the client."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import ledger
+from bench.agent import client, contract, pacer, probe, work
+from bench.model import Arrival, Fate, Kind, Load, Task
+
+ROOT = Path(__file__).parents[1]
+SECOND = 1_000_000_000
+
+
+def until(condition: Callable[[], Any], deadline_s: float = 30.0) -> Any:
+    """The first true value of `condition`, or a failed test."""
+    end = time.monotonic() + deadline_s
+    while not (value := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+    return value
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), probe.LEDGER_VARIABLE: str(folder), **more}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A ledger folder for the probe of this process."""
+    path = tmp_path / "ledger"
+    path.mkdir()
+    monkeypatch.setenv(probe.LEDGER_VARIABLE, str(path))
+    probe._forget()
+    yield path
+    probe._forget()
+
+
+# --- the probe --------------------------------------------------------------------------------------
+
+
+def test_a_run_stamps_its_start_and_its_end(folder: Path) -> None:
+    before_ns = time.monotonic_ns()
+    probe.run(7, "noop", "payload")
+    after_ns = time.monotonic_ns()
+    (row,) = ledger.per_task(ledger.read(folder).records).reset_index().to_dict("records")
+    assert (row["task"], row["starts"], row["ends"], row["fails"]) == (7, 1, 1, 0)
+    assert (row["pid"], row["payload_bytes"], row["burned_ns"]) == (os.getpid(), 7, 0)
+    assert before_ns <= row["start_ns"] <= row["end_ns"] <= after_ns
+
+
+def test_a_failing_body_stamps_the_failure_and_raises(folder: Path) -> None:
+    with pytest.raises(work.PlannedFailure):
+        probe.run(8, "raise")
+    records = np.sort(ledger.read(folder).records, order="t_ns")
+    assert records["kind"].tolist() == [Kind.START, Kind.FAIL]
+    assert len(set(records["run"].tolist())) == 1
+
+
+def test_the_clock_domain_of_a_process_stands_in_its_records(tmp_path: Path) -> None:
+    script = "from bench.agent import run; run(1)"
+    subprocess.run(
+        [sys.executable, "-c", script], env=environment(tmp_path, SCHEDBENCH_CLOCK_DOMAIN="3"), check=True
+    )
+    assert ledger.read(tmp_path).records["domain"].tolist() == [3, 3]
+
+
+def test_a_forked_child_writes_a_file_of_its_own(tmp_path: Path) -> None:
+    script = (
+        "import os\n"
+        "from bench.agent import run\n"
+        "run(1)\n"
+        "for task in (2, 3):\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        run(task)\n"
+        "        os._exit(0)\n"
+        "    os.waitpid(child, 0)\n"
+        "    run(10 + task)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], env=environment(tmp_path), check=True)
+    events = ledger.read(tmp_path)
+    pid_of = ledger.per_task(events.records)["pid"].to_dict()
+    assert events.files == 3
+    assert pid_of[1] == pid_of[12] == pid_of[13]
+    assert len({pid_of[1], pid_of[2], pid_of[3]}) == 3
+    for path in tmp_path.iterdir():
+        pids = np.fromfile(path, ledger.EVENT)["pid"]
+        assert {path.name.partition("-")[0]} == set(map(str, pids.tolist()))
+
+
+def test_a_killed_writer_keeps_its_records(tmp_path: Path) -> None:
+    script = "import itertools\nfrom bench.agent import run\nfor task in itertools.count(): run(task)\n"
+    writer = subprocess.Popen([sys.executable, "-c", script], env=environment(tmp_path))
+    tail = ledger.Tail(tmp_path)
+
+    def enough() -> bool:
+        tail.poll()
+        return tail.ended(0) >= 1000
+
+    try:
+        until(enough)
+    finally:
+        writer.kill()
+    assert writer.wait() == -signal.SIGKILL
+    events = ledger.read(tmp_path)
+    assert events.torn_bytes == events.unknown == 0
+    frame = ledger.per_task(events.records)
+    assert len(frame) >= tail.ended(0) >= 1000
+    # Nothing but the last body can be cut off.
+    assert frame["index"].tolist() == list(range(len(frame)))
+    assert (frame["ends"].iloc[:-1] == 1).all()
+
+
+def test_threads_of_one_process_lose_and_mix_nothing(folder: Path) -> None:
+    threads, each = 8, 200
+    gate = threading.Barrier(threads)
+
+    def body(number: int) -> None:
+        gate.wait()
+        for index in range(each):
+            probe.run(number << 32 | index)
+
+    pool = [threading.Thread(target=body, args=(number,)) for number in range(threads)]
+    for thread in pool:
+        thread.start()
+    for thread in pool:
+        thread.join()
+    records = ledger.read(folder).records
+    frame = ledger.per_task(records)
+    assert len(frame) == threads * each
+    assert (frame["starts"] == 1).all()
+    assert (frame["ends"] == 1).all()
+    assert len(np.unique(records["run"])) == threads * each
+
+
+# --- the pacer --------------------------------------------------------------------------------------
+
+
+def test_a_burst_is_due_at_once() -> None:
+    assert pacer.offsets_ns(Load(3)) == [0, 0, 0]
+
+
+def test_a_constant_load_is_evenly_spaced_and_does_not_drift() -> None:
+    assert pacer.offsets_ns(Load(4, Arrival.CONSTANT, rate_hz=3)) == [0, 333333333, 666666667, SECOND]
+    assert pacer.offsets_ns(Load(30_001, Arrival.CONSTANT, rate_hz=3))[-1] == 10_000 * SECOND
+
+
+def test_a_poisson_load_has_its_rate_and_exponential_gaps() -> None:
+    gaps = np.diff([0, *pacer.offsets_ns(Load(20_000, Arrival.POISSON, rate_hz=1000, seed=4))]) / 1e6
+    # Mean and deviation of an exponential gap are both 1 ms; 1/e of the gaps exceed it.
+    assert abs(gaps.mean() - 1) < 4 / len(gaps) ** 0.5
+    assert abs(gaps.std() - 1) < 0.05
+    assert abs((gaps > 1).mean() - np.exp(-1)) < 0.02
+
+
+def test_a_poisson_load_depends_on_its_seed_alone() -> None:
+    load = Load(50, Arrival.POISSON, rate_hz=10, seed=1)
+    assert pacer.offsets_ns(load) == pacer.offsets_ns(load)
+    assert pacer.offsets_ns(load) != pacer.offsets_ns(Load(50, Arrival.POISSON, rate_hz=10, seed=2))
+
+
+@pytest.mark.parametrize("rate_hz", [0.0, -1.0, float("nan")])
+def test_a_paced_load_needs_a_rate(rate_hz: float) -> None:
+    with pytest.raises(ValueError, match="needs a rate above 0"):
+        pacer.offsets_ns(Load(2, Arrival.CONSTANT, rate_hz))
+
+
+LOADS = st.builds(
+    Load,
+    n=st.integers(0, 200),
+    arrival=st.sampled_from(Arrival),
+    rate_hz=st.floats(0.1, 1e5),
+    seed=st.integers(0, 9),
+)
+
+
+def by_id(entry: tuple[int, int, Task]) -> int:
+    return entry[2].id
+
+
+@given(LOADS)
+def test_a_plan_sends_every_task_once_when_it_is_due(load: Load) -> None:
+    plan = pacer.tasks(load, phase=3, ahead=False)
+    assert [task.id for _, _, task in plan] == [3 << 32 | index for index in range(load.n)]
+    assert all(send == due and task.delay_s == 0 for send, due, task in plan)
+    assert [due for _, due, _ in plan] == sorted(pacer.offsets_ns(load))
+
+
+@given(LOADS)
+def test_a_plan_ahead_sends_within_a_second_whole_seconds_before_the_due_time(load: Load) -> None:
+    plan = pacer.tasks(load, phase=3, ahead=True)
+    assert sorted(task.id for _, _, task in plan) == [3 << 32 | index for index in range(load.n)]
+    assert [send for send, _, _ in plan] == sorted(send for send, _, _ in plan)
+    for send, due, task in plan:
+        assert 0 <= send < SECOND
+        assert due - send == task.delay_s * SECOND > 0
+    # The arrivals keep their shape: every task is due the same whole seconds later than without `ahead`.
+    later = {
+        due - plain
+        for (_, due, _), plain in zip(sorted(plan, key=by_id), pacer.offsets_ns(load), strict=True)
+    }
+    assert later <= {2 * SECOND}
+
+
+def test_a_task_carries_the_work_and_payload_of_its_load() -> None:
+    ((_, _, task),) = pacer.tasks(Load(1, work="cpu:1", payload_bytes=5), phase=1, ahead=False)
+    assert task == Task(1 << 32, "cpu:1", "xxxxx", 0)
+
+
+def test_pacing_stamps_the_due_time_and_no_submit_comes_early(folder: Path) -> None:
+    plan = pacer.tasks(Load(5, Arrival.CONSTANT, rate_hz=500), phase=1, ahead=False)
+    base_ns = time.monotonic_ns() + 5_000_000
+    sent: list[Task] = []
+    assert pacer.pace(plan, base_ns, sent.append) == (0, None)
+    assert sent == [task for _, _, task in plan]
+    frame = ledger.per_task(ledger.read(folder).records)
+    assert frame["due_ns"].tolist() == [base_ns + due for _, due, _ in plan]
+    assert (ledger.between_ns(frame, "due_ns", "submit_ns") >= 0).all()
+    assert (ledger.between_ns(frame, "submit_ns", "accepted_ns") >= 0).all()
+
+
+def test_a_stalled_pacer_skips_no_task(folder: Path) -> None:
+    plan = pacer.tasks(Load(100, Arrival.CONSTANT, rate_hz=100), phase=1, ahead=False)
+    base_ns = time.monotonic_ns() - 2 * SECOND  # everything is already due
+    sent: list[Task] = []
+    pacer.pace(plan, base_ns, sent.append)
+    assert len(sent) == 100
+    frame = ledger.per_task(ledger.read(folder).records)
+    assert (ledger.between_ns(frame, "due_ns", "submit_ns") > SECOND).all()
+
+
+def test_a_submit_that_raises_is_stamped_and_the_load_goes_on(folder: Path) -> None:
+    def submit(task: Task) -> None:
+        if task.id & 1:
+            raise ConnectionError(f"no {task.id & 0xFF}")
+
+    refused, error = pacer.pace(pacer.tasks(Load(5), phase=1, ahead=False), time.monotonic_ns(), submit)
+    assert (refused, str(error)) == (2, "no 1")
+    fates = ledger.fates(ledger.per_task(ledger.read(folder).records), 1.0)
+    assert fates.tolist() == ["lost", "refused", "lost", "refused", "lost"]
+
+
+# --- the work ---------------------------------------------------------------------------------------
+
+
+def test_cpu_work_burns_at_least_its_budget_of_thread_time(folder: Path) -> None:
+    before_ns = time.thread_time_ns()
+    probe.run(1, "cpu:3")
+    spent_ns = time.thread_time_ns() - before_ns
+    (burned_ns,) = ledger.per_task(ledger.read(folder).records)["burned_ns"]
+    assert 3_000_000 <= burned_ns <= spent_ns
+
+
+def test_sleep_lasts_at_least_its_time_and_burns_nothing(folder: Path) -> None:
+    probe.run(1, "sleep:5")
+    frame = ledger.per_task(ledger.read(folder).records)
+    assert ledger.between_ns(frame, "start_ns", "end_ns").iloc[0] >= 5_000_000
+    assert frame["burned_ns"].tolist() == [0]
+
+
+@pytest.mark.parametrize("name", ["", "nap", "nap:5"])
+def test_unknown_work_names_the_valid_kinds(name: str) -> None:
+    with pytest.raises(ValueError, match="valid: noop, sleep, io, cpu, raise"):
+        work.perform(name)
+
+
+@pytest.fixture
+def io_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The port of a real io server."""
+    file = tmp_path / "port"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "bench.agent.io_server", str(file)],
+        env=environment(tmp_path),
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until(file.exists)
+        monkeypatch.setenv(work.IO_VARIABLE, file.read_text())
+        yield int(file.read_text())
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_io_work_waits_for_a_real_answer(io_port: int) -> None:
+    before_ns = time.monotonic_ns()
+    assert work.perform("io:20:300000") == 0
+    assert time.monotonic_ns() - before_ns >= 20_000_000
+    assert work.perform("io:0") == 0
+
+
+def test_the_io_server_sends_the_bytes_asked_for_and_survives_a_broken_request(io_port: int) -> None:
+    with socket.create_connection(("127.0.0.1", io_port)) as peer:
+        peer.sendall(b"\0" * 3)
+    with socket.create_connection(("127.0.0.1", io_port)) as peer, peer.makefile("rb") as reply:
+        peer.sendall(work.IO_REQUEST.pack(0, 1234))
+        assert reply.read() == bytes(1234)
+
+
+def test_an_io_answer_that_is_cut_short_fails_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv(work.IO_VARIABLE, str(server.getsockname()[1]))
+
+        def cut_short() -> None:
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(work.IO_REQUEST.size)
+                peer.sendall(b"\0" * 10)
+
+        thread = threading.Thread(target=cut_short)
+        thread.start()
+        with pytest.raises(ConnectionError, match="closed the connection early"):
+            work.perform("io:0:100")
+        thread.join()
+
+
+# --- the client -------------------------------------------------------------------------------------
+
+ONE = "from bench.agent import Adapter\nclass A(Adapter):\n    def submit(self, task): pass\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [("", 0), ("from bench.agent import Adapter, InProcess\n", 0), (ONE + "class B(A): pass\n", 2)],
+)
+def test_a_module_must_define_exactly_one_adapter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, found: int
+) -> None:
+    name = f"adapter_with_{found}_{len(source)}"
+    (tmp_path / f"{name}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(TypeError, match=rf"{name} must define exactly one Adapter subclass, found {found}"):
+        client.find(name)
+
+
+def test_an_imported_adapter_is_not_the_module_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_adapter.py").write_text("from adapters.reference import Reference\n" + ONE)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert client.find("own_adapter").__name__ == "A"
+
+
+class Remote:
+    """A client process and the runner's end of its socket."""
+
+    def __init__(self, module: str, tmp_path: Path) -> None:
+        self.ledger = tmp_path / "ledger"
+        self.ledger.mkdir()
+        home = contract.Context("threads", slots=2, home=tmp_path)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "bench.agent.client", module, str(theirs.fileno())],
+                env=environment(self.ledger, **{contract.CONTEXT_VARIABLE: home.to_json()}),
+                pass_fds=[theirs.fileno()],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        ours.settimeout(30)
+        self.link = ours
+        self.lines = ours.makefile("rw", encoding="utf-8")
+
+    def order(self, name: str, **values: Any) -> dict[str, Any]:
+        self.lines.write(json.dumps({"do": name, **values}) + "\n")
+        self.lines.flush()
+        answer: dict[str, Any] = json.loads(self.lines.readline())
+        return answer
+
+    def hang_up(self) -> None:
+        self.lines.close()
+        self.link.close()
+
+    def end(self) -> None:
+        self.hang_up()
+        self.process.kill()
+        self.process.wait()
+
+
+def test_a_client_plays_a_load_into_the_reference_adapter(tmp_path: Path) -> None:
+    remote = Remote("adapters.reference", tmp_path)
+    try:
+        assert remote.order("open") == {"ok": True, "processes": [], "in_process": True}
+        assert remote.order("start") == {"ok": True}
+        load = {"n": 20, "arrival": "constant", "rate_hz": 1000.0, "work": "noop", "payload_bytes": 3}
+        played = remote.order("play", phase=1, load=load, ahead=False)
+        assert (played["ok"], played["sent"], played["refused"], played["error"]) == (True, 20, 0, "")
+        load = {"n": 3, "arrival": "burst", "work": "raise"}
+        assert remote.order("play", phase=2, load=load, ahead=False)["sent"] == 3
+        tail_of_five = {"phase": 0, "load": {"n": 5, "arrival": "burst"}, "ahead": False, "skip": 3}
+        assert remote.order("play", **tail_of_five)["sent"] == 2
+        assert remote.order("stop") == {"ok": True}
+        assert remote.order("close") == {"ok": True}
+        assert remote.process.wait(30) == 0
+    finally:
+        remote.end()
+    frame = ledger.per_task(ledger.read(remote.ledger).records)
+    counts = ledger.fates(frame, deadline_s=60).value_counts().to_dict()
+    assert counts == {**dict.fromkeys(Fate, 0), Fate.OK: 22, Fate.FAILED: 3}
+    assert frame.loc[frame["phase"] == 0, "index"].tolist() == [3, 4]
+    assert frame.loc[frame["phase"] == 1, "payload_bytes"].tolist() == [3] * 20
+    assert frame.loc[frame["phase"] == 1, "due_ns"].max() == played["last_due_ns"]
+
+
+def test_a_client_answers_an_error_and_goes_on(tmp_path: Path) -> None:
+    remote = Remote("adapters.reference", tmp_path)
+    try:
+        assert remote.order("open")["ok"]
+        bad = remote.order("play", phase=1, load={"n": 1, "arrival": "constant"}, ahead=False)
+        assert bad["ok"] is False
+        assert "ValueError: a constant load needs a rate" in bad["error"]
+        assert remote.order("close")["ok"]
+    finally:
+        remote.end()
+
+
+def test_a_client_ends_when_the_runner_goes_away(tmp_path: Path) -> None:
+    remote = Remote("adapters.reference", tmp_path)
+    try:
+        assert remote.order("open")["ok"]
+        remote.hang_up()
+        assert remote.process.wait(30) == 0
+    finally:
+        remote.end()
+
+
+def test_a_process_that_schedbench_did_not_start_has_no_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(contract.CONTEXT_VARIABLE, raising=False)
+    contract.context.cache_clear()
+    with pytest.raises(RuntimeError, match="is not set: start adapters with"):
+        contract.context()

@@ -1,0 +1,104 @@
+"""Every adapter and variant keeps the contract: found by discovery, so a new one is tested without a change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import psutil
+import pytest
+
+from bench import discovery, ledger, services
+from bench.model import Load, Metric, Phase, Status, Variant, Workers
+from bench.processes import MARKER
+from bench.scenario import History, Phases, Scenario
+from tests.conftest import OneCell
+
+TASKS = 20
+PAYLOAD_BYTES = 300
+GOOD_WORK = ("noop", "sleep:5", "io:5:2000", "cpu:2")
+
+
+class EveryWork(Scenario):
+    """Each kind of work once, then a regular stop."""
+
+    title = "conformance"
+    parameters = {}
+    profiles = {}
+
+    def seconds(self, params: Mapping[str, Any]) -> float:
+        return 1
+
+    def io(self, params: Mapping[str, Any]) -> bool:
+        return True
+
+    def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
+        payload = 0 if variant.queue_limit else PAYLOAD_BYTES
+        queued = Load(TASKS, payload_bytes=payload)
+        yield Phase("queued", queued, workers=Workers.DOWN, wait="queued")
+        yield Phase("drain", ready=False)
+        yield Phase("stop in between", workers=Workers.DOWN, wait="queued")
+        yield Phase("start again")
+        for work in (*GOOD_WORK, "raise"):
+            yield Phase(work, Load(TASKS, work=work))
+        yield Phase("stop", workers=Workers.DOWN, wait="queued")
+
+    def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
+        return ()
+
+
+VARIANTS = [
+    pytest.param(f"{system.name}:{variant.name}", variant, id=f"{system.name}:{variant.name}")
+    for system in discovery.systems().values()
+    for variant in system.variants.values()
+]
+
+
+@pytest.mark.parametrize(("word", "variant"), VARIANTS)
+def test_conformance(word: str, variant: Variant, one_cell: OneCell) -> None:
+    for service in variant.services:
+        available, reason = services.available(service)
+        if not available:
+            pytest.skip(reason)
+    result = one_cell(word, EveryWork())
+    assert (result.status, result.reason) == (Status.OK, "")
+    assert result.tasks is not None
+
+    # Accepted and run exactly once, whatever the work; what raises is seen to fail, and not to end.
+    tasks = result.tasks[result.tasks["phase"] > 0]
+    good, bad = tasks[tasks["fails"] == 0], tasks[tasks["fails"] > 0]
+    assert len(good) == TASKS * (1 + len(GOOD_WORK))
+    assert len(bad) == TASKS
+    assert (tasks["accepted"] == 1).all()
+    assert (good["starts"] == 1).all()
+    assert (good["ends"] == 1).all()
+    assert (bad["ends"] == 0).all()
+    assert (ledger.fates(good, 60.0) == "ok").all()
+    assert ledger.negative(tasks) == 0
+
+    # What was sent is what arrived, and what was asked for was done.
+    if not variant.queue_limit:
+        assert (tasks[tasks["phase"] == 1]["payload_bytes"] == PAYLOAD_BYTES).all()
+    burned = good["burned_ns"][good["burned_ns"] > 0]
+    assert len(burned) == TASKS
+    assert burned.min() >= 2_000_000
+
+    # As many at once as there are slots, no more.
+    slots = result.details["slots"]
+    assert result.details.get("tasks_at_once", slots) == slots
+    assert ledger.at_once(result.events) == slots
+
+    # Stopped when asked, and nothing is left.
+    assert "killed_at_stop" not in result.details
+    assert _of_harness(one_cell.home.name) == []
+
+
+def _of_harness(name: str) -> list[int]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARKER) == name:
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found

@@ -1,0 +1,366 @@
+"""Facts about the ledger: golden histories judged by hand, damaged files, growing files, and invariants."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import ledger
+from bench.model import RECORD, Fate, Kind, Outcome
+
+GOLDEN = Path(__file__).parent / "golden"
+MS = 1_000_000
+DEAD_PID = 4_194_305  # above the largest pid that Linux hands out
+
+
+def event(
+    task: int, kind: Kind, t_ns: int, aux: int = 0, pid: int = 1, run: int = 0, domain: int = 0
+) -> bytes:
+    return RECORD.pack(task, t_ns, aux, pid, run, kind, domain)
+
+
+def golden(name: str) -> list[bytes]:
+    """The records of a history in tests/golden, in the order of its lines."""
+    lines = (GOLDEN / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    rows = [line.split() for line in lines if line and not line.startswith("#")]
+    assert rows[0] == ["task", "kind", "t_ms", "aux", "pid", "run", "domain"]
+    records = []
+    for task, kind_name, t_ms, aux, *rest in rows[1:]:
+        phase, index = map(int, task.split("."))
+        kind = Kind[kind_name]
+        unit = 1 if kind is Kind.START else MS
+        pid, run, domain = map(int, rest)
+        records.append(event(phase << 32 | index, kind, int(t_ms) * MS, int(aux) * unit, pid, run, domain))
+    return records
+
+
+def write(folder: Path, records: list[bytes]) -> None:
+    """One file per process, as the probes write them."""
+    for record in records:
+        pid = RECORD.unpack(record)[3]
+        with open(folder / f"{pid}-0.events", "ab") as file:
+            file.write(record)
+
+
+def table(records: list[bytes]) -> ledger.Records:
+    return np.frombuffer(b"".join(records), ledger.EVENT)
+
+
+def frame_of(name: str, folder: Path) -> pd.DataFrame:
+    write(folder, golden(name))
+    return ledger.per_task(ledger.read(folder).records)
+
+
+def fates_by_index(frame: pd.DataFrame) -> list[str]:
+    assert frame["index"].tolist() == list(range(len(frame)))
+    return ledger.fates(frame, deadline_s=1.0).tolist()
+
+
+# --- reading ----------------------------------------------------------------------------------------
+
+
+def test_an_event_has_the_layout_of_the_record_that_probes_write() -> None:
+    assert ledger.EVENT.itemsize == RECORD.size == 32
+    record = RECORD.pack(2**63 + 5, -7, 11, 2**31 + 1, 65535, 6, 255)
+    assert table([record])[0].item() == (2**63 + 5, -7, 11, 2**31 + 1, 65535, 6, 255)
+
+
+def test_an_empty_folder_is_an_empty_history(tmp_path: Path) -> None:
+    events = ledger.read(tmp_path)
+    assert (len(events.records), events.torn_bytes, events.files) == (0, 0, 0)
+    frame = ledger.per_task(events.records)
+    assert len(frame) == len(ledger.fates(frame, 1.0)) == ledger.negative(frame) == 0
+
+
+def test_a_torn_tail_is_cut_off_and_counted(tmp_path: Path) -> None:
+    whole = event(5, Kind.START, 1)
+    (tmp_path / "1-0.events").write_bytes(whole + event(6, Kind.START, 2)[:31])
+    (tmp_path / "2-0.events").write_bytes(whole[:3])
+    (tmp_path / "3-0.events").write_bytes(b"")
+    (tmp_path / "notes.txt").write_bytes(whole)
+    events = ledger.read(tmp_path)
+    assert events.records["task"].tolist() == [5]
+    assert (events.torn_bytes, events.files, events.unreadable) == (31 + 3, 3, 0)
+
+
+def test_unknown_kinds_and_unreadable_files_are_counted(tmp_path: Path) -> None:
+    strange = [RECORD.pack(1, 1, 0, 1, 0, kind, 0) for kind in (0, 7, 255)]
+    (tmp_path / "1-0.events").write_bytes(b"".join([*strange, event(9, Kind.END, 2)]))
+    (tmp_path / "2-0.events").mkdir()
+    events = ledger.read(tmp_path)
+    assert events.records["task"].tolist() == [9]
+    assert (events.unknown, events.unreadable, events.files) == (3, 1, 2)
+
+
+# --- golden histories -------------------------------------------------------------------------------
+
+
+def test_a_quiet_history_gives_one_row_per_task(tmp_path: Path) -> None:
+    frame = frame_of("quiet", tmp_path)
+    assert frame.index.tolist() == [1 << 32 | i for i in range(4)]
+    assert frame["phase"].tolist() == [1, 1, 1, 1]
+    by_hand = {
+        "due_ns": [100, 110, 120, 130],
+        "submit_ns": [100, 111, 120, 130],
+        "accepted_ns": [101, 113, 121, 131],
+        "start_ns": [101, 112, 123, 140],
+        "end_ns": [104, 115, 133, 150],
+        "burned_ns": [1, 2, 5, 9],
+    }
+    for column, in_ms in by_hand.items():
+        assert frame[column].tolist() == [value * MS for value in in_ms], column
+    assert frame["fail_ns"].isna().all()
+    assert frame["payload_bytes"].tolist() == [7, 7, 7, 0]
+    assert frame["pid"].tolist() == [21, 22, 21, 22]
+    for column, count in {
+        "submits": 1,
+        "accepted": 1,
+        "refused": 0,
+        "starts": 1,
+        "ends": 1,
+        "fails": 0,
+    }.items():
+        assert frame[column].tolist() == [count] * 4, column
+    assert not frame["mixed_domains"].any()
+    assert not frame["repeated"].any()
+    assert fates_by_index(frame) == ["ok"] * 4
+
+
+def test_dispatch_latency_counts_from_the_due_time(tmp_path: Path) -> None:
+    frame = frame_of("quiet", tmp_path)
+    dispatch_ms = ledger.between_ns(frame, "due_ns", "start_ns") / MS
+    assert dispatch_ms.tolist() == [1, 2, 3, 10]
+    assert dispatch_ms.quantile([0.5, 0.75, 1.0]).tolist() == [2.5, 4.75, 10.0]
+    # Task 1 was submitted 1 ms late and started before its submit call had returned.
+    assert (ledger.between_ns(frame, "submit_ns", "start_ns") / MS).tolist() == [1, 1, 3, 10]
+    assert (ledger.between_ns(frame, "accepted_ns", "start_ns") / MS).tolist() == [0, -1, 2, 9]
+    assert ledger.negative(frame) == 0
+
+
+def test_each_fate_by_each_way_to_it(tmp_path: Path) -> None:
+    fates = fates_by_index(frame_of("fates", tmp_path))
+    assert fates == [
+        "ok", "late", "failed", "failed", "lost", "lost", "refused", "refused", "ok", "unexpected", "lost",
+    ]  # fmt: skip
+
+
+def test_a_retry_is_no_duplicate(tmp_path: Path) -> None:
+    frame = frame_of("retries", tmp_path)
+    assert frame["starts"].tolist() == [2, 2, 2, 2, 2, 2, 3, 2]
+    assert fates_by_index(frame) == [
+        "ok", "ok", "duplicated", "duplicated", "duplicated", "duplicated", "ok", "failed",
+    ]  # fmt: skip
+    assert (frame["start_ns"] / MS).tolist() == [10] * 8
+
+
+def test_duplicates_do_not_cancel_losses(tmp_path: Path) -> None:
+    frame = frame_of("balanced", tmp_path)
+    assert frame["submits"].sum() == frame["starts"].sum() == frame["ends"].sum() == 6
+    assert fates_by_index(frame) == ["ok", "duplicated", "lost", "ok", "duplicated", "lost"]
+
+
+def test_times_of_two_clock_domains_are_never_subtracted(tmp_path: Path) -> None:
+    frame = frame_of("domains", tmp_path)
+    assert frame["mixed_domains"].tolist() == [False] + [True] * 7
+    dispatch = ledger.between_ns(frame, "due_ns", "start_ns")
+    assert dispatch.isna().tolist() == [False] + [True] * 7
+    assert dispatch.iloc[0] == 4 * MS
+    assert ledger.negative(frame) == 0
+    assert fates_by_index(frame) == ["ok", "ok", "ok", "ok", "duplicated", "duplicated", "ok", "duplicated"]
+
+
+def test_negative_latencies_are_counted_and_kept() -> None:
+    frame = ledger.per_task(
+        table(
+            [
+                event(0, Kind.SUBMIT, 10, aux=30), event(0, Kind.START, 20),  # before it was due
+                event(1, Kind.SUBMIT, 40, aux=30), event(1, Kind.START, 35),  # before it was submitted
+                event(2, Kind.SUBMIT, 30, aux=30), event(2, Kind.START, 30),
+                event(3, Kind.SUBMIT, 30, aux=30),
+                event(4, Kind.START, 5),
+            ]
+        )
+    )  # fmt: skip
+    assert ledger.negative(frame) == 2
+    assert ledger.between_ns(frame, "due_ns", "start_ns").fillna(99).tolist() == [-10, 5, 0, 99, 99]
+
+
+def test_pid_and_payload_are_those_of_the_first_attempt() -> None:
+    records = [event(0, Kind.START, 5, aux=1, pid=3), event(0, Kind.START, 4, aux=6, pid=9)]
+    records += [event(0, Kind.END, 8, aux=2, pid=3), event(0, Kind.END, 7, aux=8, pid=9)]
+    frame = ledger.per_task(table(records))
+    assert frame[["pid", "payload_bytes", "burned_ns", "start_ns", "end_ns"]].values.tolist() == [
+        [9, 6, 8, 4, 7]
+    ]
+
+
+def test_a_missing_start_counts_from_the_end() -> None:
+    frame = ledger.per_task(
+        table(
+            [
+                event(0, Kind.SUBMIT, 0, aux=0), event(0, Kind.END, 900 * MS),
+                event(1, Kind.SUBMIT, 0, aux=0), event(1, Kind.END, 1100 * MS),
+            ]
+        )
+    )  # fmt: skip
+    assert ledger.fates(frame, 1.0).tolist() == ["ok", "late"]
+
+
+def test_bodies_that_touch_did_not_run_at_once() -> None:
+    spans = {1: (0, 10), 2: (10, 20), 3: (15, 30), 4: (18, 19), 5: (30, 31)}
+    records = [event(task, Kind.START, start) for task, (start, _) in spans.items()]
+    records += [event(task, Kind.END, end) for task, (_, end) in spans.items()]
+    assert ledger.at_once(table(records[::-1])) == 3
+    assert ledger.at_once(table([])) == 0
+
+
+# --- following a run --------------------------------------------------------------------------------
+
+
+def test_a_tail_returns_each_whole_record_once(tmp_path: Path) -> None:
+    tail = ledger.Tail(tmp_path)
+    assert len(tail.poll()) == 0
+    path = tmp_path / f"{os.getpid()}-0.events"
+    first, second = event(7, Kind.START, 10), event(7, Kind.END, 30)
+    path.write_bytes(first + second[:10])
+    assert tail.poll()["kind"].tolist() == [Kind.START]
+    assert len(tail.poll()) == 0
+    path.write_bytes(first + second)
+    assert tail.poll()["kind"].tolist() == [Kind.END]
+    assert tail.last_ns == 30
+
+
+def test_a_tail_counts_distinct_tasks_by_phase(tmp_path: Path) -> None:
+    tail = ledger.Tail(tmp_path)
+    write(tmp_path, golden("balanced"))
+    tail.poll()
+    assert (tail.submitted(1), tail.started(1), tail.ended(1)) == (6, 4, 4)
+    assert (tail.submitted(2), tail.started(2), tail.ended(2)) == (0, 0, 0)
+    assert tail.outcome(2) == Outcome(0, 0, 0, 0)
+    write(tmp_path, golden("retries"))
+    for _ in range(ledger.SLOW_LANE_POLLS):
+        tail.poll()
+    assert (tail.submitted(1), tail.started(1), tail.ended(1)) == (6, 4, 4)
+    assert tail.outcome(2) == Outcome(tasks=8, ended=8, first_start_ns=10 * MS, last_end_ns=95 * MS)
+
+
+def test_a_tail_counts_a_task_again_neither_within_nor_across_polls(tmp_path: Path) -> None:
+    tail = ledger.Tail(tmp_path)
+    path = tmp_path / f"{os.getpid()}-0.events"
+    ids = [3, 3, 5000, 3, 5000, 70_000]
+    for upto in range(len(ids)):
+        path.write_bytes(b"".join(event(i, Kind.FAIL, 1) for i in ids[: upto + 1]))
+        tail.poll()
+        assert tail.ended(0) == len(set(ids[: upto + 1]))
+
+
+def test_an_outcome_spans_all_polls_in_whatever_order_files_arrive(tmp_path: Path) -> None:
+    tail = ledger.Tail(tmp_path)
+    for number, (start, end) in enumerate([(20, 90), (10, 30), (40, 50)]):
+        (tmp_path / f"{os.getpid()}-{number}.events").write_bytes(
+            event(number, Kind.START, start) + event(number, Kind.END, end)
+        )
+        tail.poll()
+    assert tail.outcome(0) == Outcome(tasks=0, ended=3, first_start_ns=10, last_end_ns=90)
+    assert tail.last_ns == 90
+
+
+def test_a_file_of_a_process_that_is_gone_is_read_at_once_and_not_forgotten(tmp_path: Path) -> None:
+    tail = ledger.Tail(tmp_path)
+    path = tmp_path / f"{DEAD_PID}-0.events"
+    path.write_bytes(event(1, Kind.START, 1))
+    assert len(tail.poll()) == 1
+    # A worker in a container looks gone from here, and may still write.
+    path.write_bytes(event(1, Kind.START, 1) + event(1, Kind.END, 2))
+    fresh = [len(tail.poll()) for _ in range(ledger.SLOW_LANE_POLLS)]
+    assert fresh[0] == 0
+    assert sum(fresh) == 1
+
+
+def test_a_tail_counts_unknown_kinds(tmp_path: Path) -> None:
+    (tmp_path / "1-0.events").write_bytes(RECORD.pack(1, 1, 0, 1, 0, 9, 0))
+    tail = ledger.Tail(tmp_path)
+    assert len(tail.poll()) == 0
+    assert tail.unknown == 1
+
+
+# --- invariants -------------------------------------------------------------------------------------
+
+EVENTS = st.builds(
+    event,
+    task=st.sampled_from([0, 1, 2, 1 << 32, (1 << 32) + 1]),
+    kind=st.sampled_from(Kind),
+    t_ns=st.integers(0, 12),
+    aux=st.integers(0, 12),
+    pid=st.integers(1, 2),
+    run=st.integers(0, 2),
+    domain=st.integers(0, 1),
+)
+HISTORIES = st.lists(EVENTS, max_size=40)
+
+
+@given(HISTORIES, st.randoms(use_true_random=False))
+def test_the_order_of_records_changes_nothing(records: list[bytes], random) -> None:
+    shuffled = records.copy()
+    random.shuffle(shuffled)
+    pd.testing.assert_frame_equal(ledger.per_task(table(records)), ledger.per_task(table(shuffled)))
+
+
+@given(HISTORIES)
+def test_every_submitted_task_has_exactly_one_fate(records: list[bytes]) -> None:
+    fates = ledger.fates(ledger.per_task(table(records)), deadline_s=5e-9)
+    submitted = {r[0] for r in map(RECORD.unpack, records) if r[5] == Kind.SUBMIT}
+    seen = {r[0] for r in map(RECORD.unpack, records)}
+    assert fates.index.is_unique
+    assert set(fates.index) == seen
+    assert not fates.isna().any()
+    assert set(fates.index[fates != Fate.UNEXPECTED]) == submitted
+
+
+@st.composite
+def attempts(draw: st.DrawFn) -> list[tuple[int, Kind | None, int]]:
+    """Attempts of one task as (start, how it came out, when), starts ascending and all times distinct."""
+    n = draw(st.integers(1, 4))
+    times = iter(draw(st.permutations(range(1, 2 * n + 1))))
+    found = []
+    for _ in range(n):
+        start, done = sorted((next(times), next(times)))
+        found.append((start, draw(st.sampled_from([Kind.END, Kind.FAIL, None])), done))
+    return sorted(found)
+
+
+@given(attempts())
+def test_a_start_repeats_unless_all_before_it_failed_by_then_or_vanished(
+    found: list[tuple[int, Kind | None, int]],
+) -> None:
+    records = [event(1, Kind.SUBMIT, 0)]
+    for run, (start, outcome, done) in enumerate(found):
+        records.append(event(1, Kind.START, start, run=run))
+        if outcome is not None:
+            records.append(event(1, outcome, done, run=run))
+    by_definition = any(
+        before == Kind.END or (before == Kind.FAIL and done > start)
+        for (_, before, done), (start, _, _) in itertools.combinations(found, 2)
+    )
+    assert ledger.per_task(table(records))["repeated"].tolist() == [by_definition]
+
+
+@given(HISTORIES, st.integers(0, 31))
+def test_what_was_written_is_read(
+    tmp_path_factory: pytest.TempPathFactory, records: list[bytes], torn: int
+) -> None:
+    folder = tmp_path_factory.mktemp("events")
+    write(folder, records)
+    (folder / "99-0.events").write_bytes(b"\1" * torn)
+    events = ledger.read(folder)
+    assert sorted(record.tobytes() for record in events.records) == sorted(records)
+    assert events.torn_bytes == torn
+    tail = ledger.Tail(folder)
+    assert sorted(record.tobytes() for record in tail.poll()) == sorted(records)
