@@ -1,12 +1,11 @@
 """The ledger: recorded events become one history, one row per task and one fate per task.
 
-Pure functions over the files that the probes wrote; only `Tail` keeps state, because it reads while the
-files still grow. Times are CLOCK_MONOTONIC in ns, and two clock domains are never compared.
+Pure functions over the files that the probes wrote. Times are CLOCK_MONOTONIC in ns; two clock domains
+are never compared.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,10 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bench.model import PHASE_SHIFT, RECORD, Fate, Kind, Outcome
+from bench.model import PHASE_SHIFT, RECORD, Fate, Kind
 
 Records = npt.NDArray[np.void]
 """A one-dimensional array of dtype `EVENT`."""
+
+Frame = pd.DataFrame
+"""What `per_task` makes; an alias for those that only pass it on."""
 
 EVENT: Final = np.dtype(
     [
@@ -29,9 +31,6 @@ EVENT: Final = np.dtype(
 """The layout of `bench.model.RECORD`."""
 
 SUFFIX: Final = ".events"
-SLOW_LANE_POLLS: Final = 16
-"""`Tail` looks at the file of a process that is gone only once in so many polls."""
-
 
 # --- reading ----------------------------------------------------------------------------------------
 
@@ -62,14 +61,14 @@ def read(folder: Path) -> Events:
         except OSError:
             unreadable += 1
             continue
-        part, strangers = _decode(data)
+        part, strangers = decode(data)
         parts.append(part)
         torn += len(data) % RECORD.size
         unknown += strangers
-    return Events(_joined(parts), torn, len(parts) + unreadable, unknown, unreadable)
+    return Events(joined(parts), torn, len(parts) + unreadable, unknown, unreadable)
 
 
-def _decode(data: bytes) -> tuple[Records, int]:
+def decode(data: bytes) -> tuple[Records, int]:
     """The whole records of known kinds in `data`, and how many had an unknown kind."""
     records = np.frombuffer(data, EVENT, count=len(data) // RECORD.size)
     known = (records["kind"] >= min(Kind)) & (records["kind"] <= max(Kind))
@@ -77,124 +76,9 @@ def _decode(data: bytes) -> tuple[Records, int]:
     return (records[known] if unknown else records), unknown
 
 
-def _joined(parts: list[Records]) -> Records:
+def joined(parts: list[Records]) -> Records:
+    """All records of several reads, in that order."""
     return np.concatenate(parts) if parts else np.empty(0, EVENT)
-
-
-# --- following a run --------------------------------------------------------------------------------
-
-
-class Tail:
-    """Follows the ledger files of a running cell. Cheap with one file per task, as forking workers write.
-
-    A file whose process is gone (as far as can be seen from here: a container has its own process ids)
-    moves to a slow lane, because it will not grow again.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.last_ns = 0
-        """Time of the newest event seen so far; 0 before the first."""
-        self.unknown = 0
-        """Whole records of a kind that does not exist, so far."""
-        self._folder = folder
-        self._read_bytes: dict[str, int] = {}
-        self._live: set[str] = set()
-        self._polls = 0
-        self._seen: dict[tuple[int, str], _Ids] = {}
-        self._first_start_ns: dict[int, int] = {}
-        self._last_end_ns: dict[int, int] = {}
-
-    def poll(self) -> Records:
-        """The whole records that were written since the last poll; a torn tail waits for its rest."""
-        names = {entry.name for entry in os.scandir(self._folder) if entry.name.endswith(SUFFIX)}
-        self._live |= names - self._read_bytes.keys()
-        self._polls += 1
-        parts = []
-        for name in names if self._polls % SLOW_LANE_POLLS == 0 else tuple(self._live):
-            # In this order: what a process wrote before it was seen to be gone is read now.
-            gone = not Path("/proc", name.partition("-")[0]).exists()
-            if part := self._grown(name):
-                records, unknown = _decode(part)
-                parts.append(records)
-                self.unknown += unknown
-            if gone:
-                self._live.discard(name)
-        fresh = _joined(parts)
-        self._count(fresh)
-        return fresh
-
-    def submitted(self, phase: int) -> int:
-        """Distinct task ids of a phase that were handed to the adapter."""
-        return self._distinct(phase, "submitted")
-
-    def started(self, phase: int) -> int:
-        """Distinct task ids of a phase that have started."""
-        return self._distinct(phase, "started")
-
-    def ended(self, phase: int) -> int:
-        """Distinct task ids of a phase that have ended or failed at least once."""
-        return self._distinct(phase, "ended")
-
-    def outcome(self, phase: int) -> Outcome:
-        """What a phase came to so far, warm-up tasks included; times are 0 when nothing ran."""
-        return Outcome(
-            tasks=self.submitted(phase),
-            ended=self.ended(phase),
-            first_start_ns=self._first_start_ns.get(phase, 0),
-            last_end_ns=self._last_end_ns.get(phase, 0),
-        )
-
-    def _grown(self, name: str) -> bytes:
-        """What file `name` has gained, from its first unread record on."""
-        path = self._folder / name
-        at = self._read_bytes.setdefault(name, 0)
-        if path.stat().st_size - at < RECORD.size:
-            return b""
-        with open(path, "rb", buffering=0) as file:
-            file.seek(at)
-            data = file.readall()
-        self._read_bytes[name] += len(data) - len(data) % RECORD.size
-        return data
-
-    def _count(self, fresh: Records) -> None:
-        if not len(fresh):
-            return
-        self.last_ns = max(self.last_ns, int(fresh["t_ns"].max()))
-        phases = fresh["task"] >> PHASE_SHIFT
-        for phase in np.unique(phases).tolist():
-            own = fresh[phases == phase]
-            kind, index, t_ns = own["kind"], own["task"] & 0xFFFFFFFF, own["t_ns"]
-            start, end = kind == Kind.START, (kind == Kind.END) | (kind == Kind.FAIL)
-            for what, mask in (("submitted", kind == Kind.SUBMIT), ("started", start), ("ended", end)):
-                self._seen.setdefault((phase, what), _Ids()).add(index[mask])
-            if start.any():
-                first_ns = int(t_ns[start].min())
-                self._first_start_ns[phase] = min(self._first_start_ns.get(phase, first_ns), first_ns)
-            if end.any():
-                self._last_end_ns[phase] = max(self._last_end_ns.get(phase, 0), int(t_ns[end].max()))
-
-    def _distinct(self, phase: int, what: str) -> int:
-        ids = self._seen.get((phase, what))
-        return ids.count if ids else 0
-
-
-class _Ids:
-    """A growing set of task indexes: one byte each, because there may be millions."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._has = np.zeros(1024, np.bool_)
-
-    def add(self, index: npt.NDArray[np.uint64]) -> None:
-        if not index.size:
-            return
-        needed = int(index.max()) + 1
-        if needed > self._has.size:
-            grown = np.zeros(max(needed, 2 * self._has.size), np.bool_)
-            grown[: self._has.size] = self._has
-            self._has = grown
-        self.count += np.unique(index[~self._has[index]]).size
-        self._has[index] = True
 
 
 # --- one row per task -------------------------------------------------------------------------------

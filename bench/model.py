@@ -34,9 +34,9 @@ class Fate(enum.StrEnum):
 
     OK = "ok"  # ran once, in time
     LATE = "late"  # ran once, after its deadline
-    FAILED = "failed"  # started, never ended well
-    LOST = "lost"  # accepted, never started before the drain gave up
-    DUPLICATED = "duplicated"  # started more than once
+    FAILED = "failed"  # its body raised, and it never ended well
+    LOST = "lost"  # accepted, and neither ended nor failed before the drain gave up
+    DUPLICATED = "duplicated"  # ran again although the run before had neither failed nor vanished
     REFUSED = "refused"  # the library never accepted it
     UNEXPECTED = "unexpected"  # ran, but was never submitted
 

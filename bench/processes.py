@@ -30,6 +30,7 @@ from bench.model import Role
 MARKER = "SCHEDBENCH_HARNESS"
 PR_SET_CHILD_SUBREAPER = 36
 LOG_LINES = 5
+LOG_CHARACTERS = 500
 STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
@@ -44,8 +45,9 @@ class Child:
 
     def last_lines(self) -> str:
         """The end of its log, on one line."""
-        lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
-        return " | ".join(re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines[-LOG_LINES:])
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", self.log.read_text(errors="replace"))
+        lines = [line.strip() for line in plain.splitlines() if line.strip()]
+        return " | ".join(lines[-LOG_LINES:])[-LOG_CHARACTERS:]
 
 
 def _started(pid: int) -> int:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from bench import ledger, pagecache, services
 from bench.agent.contract import CONTEXT_VARIABLE, Context
@@ -44,6 +43,7 @@ from bench.model import (
 from bench.processes import STOP_SIGNALS, Child, Group, Home
 from bench.sampler import Sampler
 from bench.scenario import History, Scenario
+from bench.tail import Tail
 
 LOOK_S = 0.02
 READY_S = 60.0
@@ -68,8 +68,8 @@ class Result:
     metrics: list[Metric] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
     events: np.ndarray | None = None
-    tasks: pd.DataFrame | None = None
-    resources: pd.DataFrame | None = None
+    tasks: ledger.Frame | None = None
+    resources: ledger.Frame | None = None
 
 
 def run_cell(
@@ -133,7 +133,7 @@ class _Run:
             made.mkdir(parents=True, exist_ok=True)
         self.group = Group(home, str(time.monotonic_ns()))
         self.sampler = Sampler(self.group)
-        self.tail = ledger.Tail(self.ledger)
+        self.tail = Tail(self.ledger)
         self.link = Link()
         self.environ: dict[str, str] = {}
         self.declared: list[dict[str, Any]] = []
@@ -213,9 +213,18 @@ class _Run:
     def result(self, status: Status, reason: str) -> Result:
         """The history, and the figures computed from it."""
         found = ledger.read(self.ledger)
-        if found.torn_bytes:
-            self.details["torn_bytes"] = found.torn_bytes
         tasks = ledger.per_task(found.records)
+        faults = {
+            "torn bytes": found.torn_bytes,
+            "records of an unknown kind": found.unknown,
+            "unreadable files": found.unreadable,
+            "tasks of several clocks": int(tasks["mixed_domains"].sum()),
+        }
+        if seen := {name: count for name, count in faults.items() if count}:
+            self.details["ledger_faults"] = seen
+            # A torn tail is what a killed writer leaves; anything else cannot be explained.
+            if status is Status.OK and seen.keys() != {"torn bytes"}:
+                status, reason = Status.ERROR, f"the ledger is damaged: {seen}; nothing is computed from it"
         resources = self.sampler.frame()
         metrics: list[Metric] = []
         if status in (Status.OK, Status.TIMEOUT) and self.phases:
@@ -454,5 +463,5 @@ class _Run:
 
     def _log_tails(self) -> str:
         """The last lines of every worker's log, for an error message."""
-        tails = [f"{child.role}: {child.last_lines()}" for child in self.workers or self.group.children]
-        return "".join(f"; {tail}" for tail in tails if not tail.endswith(": "))
+        tails = [(child.role, child.last_lines()) for child in self.workers or self.group.children]
+        return "".join(f"; {role}: {tail}" for role, tail in tails if tail)

@@ -73,7 +73,7 @@ class Throughput(Scenario):
         tasks = history.of("long queue" if params["seconds"] else "queue")
         rate, n = rate_hz(tasks)
         lost = len(tasks) - n
-        note = f"{lost} of {len(tasks)} tasks did not end" if lost else ""
+        note = f"invalid: {lost} of {len(tasks)} tasks did not end" if lost else ""
         yield Metric("throughput", "tasks/s", rate, n, note=note)
         accepted = tasks[tasks["accepted"] > 0]
         span_ns = int(accepted["accepted_ns"].max()) - int(accepted["submit_ns"].min())

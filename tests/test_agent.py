@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import ledger
 from bench.agent import client, contract, pacer, probe, work
 from bench.model import Arrival, Fate, Kind, Load, Task
+from bench.tail import Tail
 
 ROOT = Path(__file__).parents[1]
 SECOND = 1_000_000_000
@@ -107,7 +108,7 @@ def test_a_forked_child_writes_a_file_of_its_own(tmp_path: Path) -> None:
 def test_a_killed_writer_keeps_its_records(tmp_path: Path) -> None:
     script = "import itertools\nfrom bench.agent import run\nfor task in itertools.count(): run(task)\n"
     writer = subprocess.Popen([sys.executable, "-c", script], env=environment(tmp_path))
-    tail = ledger.Tail(tmp_path)
+    tail = Tail(tmp_path)
 
     def enough() -> bool:
         tail.poll()
@@ -194,6 +195,7 @@ def by_id(entry: tuple[int, int, Task]) -> int:
     return entry[2].id
 
 
+@settings(deadline=None)
 @given(LOADS)
 def test_a_plan_sends_every_task_once_when_it_is_due(load: Load) -> None:
     plan = pacer.tasks(load, phase=3, ahead=False)
@@ -202,6 +204,7 @@ def test_a_plan_sends_every_task_once_when_it_is_due(load: Load) -> None:
     assert [due for _, due, _ in plan] == sorted(pacer.offsets_ns(load))
 
 
+@settings(deadline=None)
 @given(LOADS)
 def test_a_plan_ahead_sends_within_a_second_whole_seconds_before_the_due_time(load: Load) -> None:
     plan = pacer.tasks(load, phase=3, ahead=True)

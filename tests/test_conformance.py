@@ -1,4 +1,4 @@
-"""Every adapter and variant keeps the contract: found by discovery, so a new one is tested without a change."""
+"""Every adapter and variant keeps the contract. They are found by discovery: a new one is tested as well."""
 
 from __future__ import annotations
 

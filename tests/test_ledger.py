@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import ledger
 from bench.model import RECORD, Fate, Kind, Outcome
+from bench.tail import SLOW_LANE_POLLS, Tail
 
 GOLDEN = Path(__file__).parent / "golden"
 MS = 1_000_000
@@ -225,7 +226,7 @@ def test_bodies_that_touch_did_not_run_at_once() -> None:
 
 
 def test_a_tail_returns_each_whole_record_once(tmp_path: Path) -> None:
-    tail = ledger.Tail(tmp_path)
+    tail = Tail(tmp_path)
     assert len(tail.poll()) == 0
     path = tmp_path / f"{os.getpid()}-0.events"
     first, second = event(7, Kind.START, 10), event(7, Kind.END, 30)
@@ -238,21 +239,21 @@ def test_a_tail_returns_each_whole_record_once(tmp_path: Path) -> None:
 
 
 def test_a_tail_counts_distinct_tasks_by_phase(tmp_path: Path) -> None:
-    tail = ledger.Tail(tmp_path)
+    tail = Tail(tmp_path)
     write(tmp_path, golden("balanced"))
     tail.poll()
     assert (tail.submitted(1), tail.started(1), tail.ended(1)) == (6, 4, 4)
     assert (tail.submitted(2), tail.started(2), tail.ended(2)) == (0, 0, 0)
     assert tail.outcome(2) == Outcome(0, 0, 0, 0)
     write(tmp_path, golden("retries"))
-    for _ in range(ledger.SLOW_LANE_POLLS):
+    for _ in range(SLOW_LANE_POLLS):
         tail.poll()
     assert (tail.submitted(1), tail.started(1), tail.ended(1)) == (6, 4, 4)
     assert tail.outcome(2) == Outcome(tasks=8, ended=8, first_start_ns=10 * MS, last_end_ns=95 * MS)
 
 
 def test_a_tail_counts_a_task_again_neither_within_nor_across_polls(tmp_path: Path) -> None:
-    tail = ledger.Tail(tmp_path)
+    tail = Tail(tmp_path)
     path = tmp_path / f"{os.getpid()}-0.events"
     ids = [3, 3, 5000, 3, 5000, 70_000]
     for upto in range(len(ids)):
@@ -262,7 +263,7 @@ def test_a_tail_counts_a_task_again_neither_within_nor_across_polls(tmp_path: Pa
 
 
 def test_an_outcome_spans_all_polls_in_whatever_order_files_arrive(tmp_path: Path) -> None:
-    tail = ledger.Tail(tmp_path)
+    tail = Tail(tmp_path)
     for number, (start, end) in enumerate([(20, 90), (10, 30), (40, 50)]):
         (tmp_path / f"{os.getpid()}-{number}.events").write_bytes(
             event(number, Kind.START, start) + event(number, Kind.END, end)
@@ -273,20 +274,20 @@ def test_an_outcome_spans_all_polls_in_whatever_order_files_arrive(tmp_path: Pat
 
 
 def test_a_file_of_a_process_that_is_gone_is_read_at_once_and_not_forgotten(tmp_path: Path) -> None:
-    tail = ledger.Tail(tmp_path)
+    tail = Tail(tmp_path)
     path = tmp_path / f"{DEAD_PID}-0.events"
     path.write_bytes(event(1, Kind.START, 1))
     assert len(tail.poll()) == 1
     # A worker in a container looks gone from here, and may still write.
     path.write_bytes(event(1, Kind.START, 1) + event(1, Kind.END, 2))
-    fresh = [len(tail.poll()) for _ in range(ledger.SLOW_LANE_POLLS)]
+    fresh = [len(tail.poll()) for _ in range(SLOW_LANE_POLLS)]
     assert fresh[0] == 0
     assert sum(fresh) == 1
 
 
 def test_a_tail_counts_unknown_kinds(tmp_path: Path) -> None:
     (tmp_path / "1-0.events").write_bytes(RECORD.pack(1, 1, 0, 1, 0, 9, 0))
-    tail = ledger.Tail(tmp_path)
+    tail = Tail(tmp_path)
     assert len(tail.poll()) == 0
     assert tail.unknown == 1
 
@@ -306,6 +307,7 @@ EVENTS = st.builds(
 HISTORIES = st.lists(EVENTS, max_size=40)
 
 
+@settings(deadline=None)
 @given(HISTORIES, st.randoms(use_true_random=False))
 def test_the_order_of_records_changes_nothing(records: list[bytes], random) -> None:
     shuffled = records.copy()
@@ -313,6 +315,7 @@ def test_the_order_of_records_changes_nothing(records: list[bytes], random) -> N
     pd.testing.assert_frame_equal(ledger.per_task(table(records)), ledger.per_task(table(shuffled)))
 
 
+@settings(deadline=None)
 @given(HISTORIES)
 def test_every_submitted_task_has_exactly_one_fate(records: list[bytes]) -> None:
     fates = ledger.fates(ledger.per_task(table(records)), deadline_s=5e-9)
@@ -336,6 +339,7 @@ def attempts(draw: st.DrawFn) -> list[tuple[int, Kind | None, int]]:
     return sorted(found)
 
 
+@settings(deadline=None)
 @given(attempts())
 def test_a_start_repeats_unless_all_before_it_failed_by_then_or_vanished(
     found: list[tuple[int, Kind | None, int]],
@@ -352,6 +356,7 @@ def test_a_start_repeats_unless_all_before_it_failed_by_then_or_vanished(
     assert ledger.per_task(table(records))["repeated"].tolist() == [by_definition]
 
 
+@settings(deadline=None)
 @given(HISTORIES, st.integers(0, 31))
 def test_what_was_written_is_read(
     tmp_path_factory: pytest.TempPathFactory, records: list[bytes], torn: int
@@ -362,5 +367,5 @@ def test_what_was_written_is_read(
     events = ledger.read(folder)
     assert sorted(record.tobytes() for record in events.records) == sorted(records)
     assert events.torn_bytes == torn
-    tail = ledger.Tail(folder)
+    tail = Tail(folder)
     assert sorted(record.tobytes() for record in tail.poll()) == sorted(records)

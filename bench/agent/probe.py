@@ -18,6 +18,7 @@ DOMAIN_VARIABLE = "SCHEDBENCH_CLOCK_DOMAIN"
 
 _pack = RECORD.pack
 _write = os.write
+_SIZE = RECORD.size
 _START, _END, _FAIL = int(Kind.START), int(Kind.END), int(Kind.FAIL)
 
 _file = -1
@@ -52,7 +53,8 @@ def stamp(kind: int, task: int, aux: int = 0, run: int = 0) -> None:
     now = monotonic_ns()
     if _file < 0:
         _open()
-    _write(_file, _pack(task, now, aux, _pid, run, kind, _domain))
+    if _write(_file, _pack(task, now, aux, _pid, run, kind, _domain)) != _SIZE:
+        raise OSError("the ledger took only part of a record: is the disk full?")
 
 
 def run(task: int, work: str = "noop", payload: str = "") -> None:
