@@ -7,7 +7,7 @@
 # family = "timer"
 # homepage = "https://schedule.readthedocs.io"
 # capabilities = ["delay", "periodic"]
-# default = ["poll-1s", "idle-seconds", "tight"]
+# default = ["poll-1s", "idle-seconds"]
 #
 # [tool.schedbench.variants.poll-1s]
 # summary = "run_pending() once a second in a background thread"

@@ -29,8 +29,18 @@ FORMATS = ("terminal", "markdown", "html", "csv")
 PROVIDERS = ("auto", "embedded")
 GOOD = {Status.OK, Status.UNSUPPORTED}
 
-console = Console(stderr=False)
-errors = Console(stderr=True)
+PLAIN_WIDTH = 140
+"""Columns where the output goes to a file or a pipe that does not say."""
+
+
+def _console(*, stderr: bool = False) -> Console:
+    found = Console(stderr=stderr)
+    plain = not found.is_terminal and "COLUMNS" not in os.environ
+    return Console(stderr=stderr, width=PLAIN_WIDTH) if plain else found
+
+
+console = _console()
+errors = _console(stderr=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from bench.agent.work import KINDS
 from bench.errors import UsageError, unknown
 from bench.model import Cell, System, Variant
 from bench.scenario import Parameter, Scenario
@@ -32,8 +35,12 @@ def overrides(words: Iterable[str], scenarios: Mapping[str, Scenario]) -> dict[s
         owners = [place] if dot else list(scenarios)
         having = [owner for owner in owners if name in scenarios[owner].parameters]
         if not having:
-            valid = {f"{owner}.{known}" for owner in owners for known in scenarios[owner].parameters}
-            raise unknown("parameter", key, valid)
+            prefix = f"{place}." if dot else ""
+            raise unknown(
+                "parameter",
+                key,
+                {prefix + known for owner in owners for known in scenarios[owner].parameters},
+            )
         for owner in having:
             found[owner][name] = _typed(key, text, scenarios[owner].parameters[name])
     return found
@@ -50,7 +57,26 @@ def _typed(key: str, text: str, parameter: Parameter) -> Any:
         raise UsageError(f"--set {key}={text}: must not be negative or infinite ({parameter.help})")
     if parameter.choices and value not in parameter.choices:
         raise unknown(f"value of {key}", str(text), map(str, parameter.choices))
+    if key.rpartition(".")[2] == "work":
+        _check_work(key, text)
     return value
+
+
+def _check_work(key: str, text: str) -> None:
+    """Raise UsageError unless `text` names a body that a task can have."""
+    name, *numbers = text.split(":")
+    if name not in KINDS:
+        raise unknown(f"work in --set {key}={text}:", name, KINDS)
+    wanted = inspect.signature(KINDS[name])
+    try:
+        values = [float(number) for number in numbers]
+        wanted.bind(*values)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"--set {key}={text}: {name} takes {':'.join(wanted.parameters) or 'no number'}"
+        ) from error
+    if any(not 0 <= value < float("inf") for value in values):
+        raise UsageError(f"--set {key}={text}: must not be negative or infinite")
 
 
 _TYPES: Mapping[type, str] = {int: "a whole number", float: "a number", str: "a text"}
@@ -67,20 +93,20 @@ def expand(
 ) -> list[Cell]:
     """Every cell of a run, in the order in which to run them: the same for the same arguments.
 
+    A configuration that several entries of a profile come to, with `sets` applied, is measured once.
     Each trial of everything comes before the next trial of anything, so that a slow hour of the
     machine falls on all systems alike; within a trial the order is random by `seed`.
     """
     blocks: dict[int, dict[str, Cell]] = {}
+    planned: set[tuple[object, ...]] = set()
     for name, scenario in scenarios.items():
-        grid = scenario.profiles[profile]
-        defaults = {key: parameter.default for key, parameter in scenario.parameters.items()}
-        for params in grid.params:
-            for system, variant in variants:
-                for trial in range(1, (trials or grid.trials) + 1):
-                    values = {**defaults, **params, **sets.get(name, {})}
-                    own = {
-                        key: value for key, value in values.items() if value != defaults[key] or key in params
-                    }
+        wanted = [(grid.trials, params) for grid in scenario.profiles[profile] for params in grid.params]
+        for (most, params), (system, variant) in itertools.product(wanted, variants):
+            own = {**params, **sets.get(name, {})}
+            for trial in range(1, (trials or most) + 1):
+                asked = (system.name, variant.name, name, trial, *scenario.values(own).items())
+                if asked not in planned:
+                    planned.add(asked)
                     cell = Cell(system.name, variant.name, name, own, trial)
                     blocks.setdefault(trial, {})[cell.id] = cell
     rng = random.Random(seed)

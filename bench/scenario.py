@@ -41,7 +41,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Grid:
-    """What a profile runs: `trials` of each entry of `params` (overrides of the defaults)."""
+    """Part of what a profile runs: `trials` of each entry of `params` (overrides of the defaults)."""
 
     trials: int
     params: Sequence[Mapping[str, Any]] = ({},)
@@ -129,7 +129,7 @@ class Scenario(ABC):
 
     title: ClassVar[str]
     parameters: ClassVar[Mapping[str, Parameter]]
-    profiles: ClassVar[Mapping[str, Grid]]
+    profiles: ClassVar[Mapping[str, Sequence[Grid]]]
 
     def values(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters of a cell with the defaults filled in."""

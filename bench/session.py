@@ -119,7 +119,8 @@ def run(the_plan: Plan, target: store.Store, watcher: Watcher) -> Counter[Status
         for name in {cell.system: None for cell in cells}:
             built[name] = _environment(the_plan.systems[name], watcher.say)
         build_s = time.monotonic() - began_s
-        target.update_run(systems=_systems(the_plan, built), build_s=round(build_s, 1), interrupted=True)
+        described = {**target.info.get("systems", {}), **_systems(the_plan, built)}
+        target.update_run(systems=described, build_s=round(build_s, 1), interrupted=True)
         for cell in cells:
             watcher.begin(cell)
             result = _cell(cell, the_plan, built[cell.system], home, target, watcher.doing)
@@ -229,8 +230,8 @@ def _cell(
 def _systems(the_plan: Plan, built: Mapping[str, Environment | SchedbenchError]) -> dict[str, dict[str, Any]]:
     """What `run.json` says of each system: its header, and the packages it ran with."""
     described = {}
-    for name, system in the_plan.systems.items():
-        environment = built.get(name)
+    for name, environment in built.items():
+        system = the_plan.systems[name]
         packages = environment.packages if isinstance(environment, Environment) else {}
         described[name] = {
             "title": system.title,

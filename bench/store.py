@@ -41,6 +41,8 @@ from bench.model import SUMMARY_COLUMNS, Cell, Metric, Status
 from bench.stats import median_interval
 
 FORMAT: Final = 1
+REASON_CHARACTERS: Final = 160
+"""What an aggregate quotes of a trial's reason."""
 EVENT_COLUMNS: Final = ("task", "t_ns", "aux", "pid", "run", "kind", "domain")
 FREE_BYTES_WANTED: Final = 200 * 2**20
 INVALID: Final = "invalid"
@@ -345,7 +347,9 @@ def _is_invalid(metric: Mapping[str, Any]) -> bool:
 
 
 def _count(part: int, whole: int, verb: str, reasons: Iterable[str]) -> str:
-    return f"{part} of {whole} trials {verb}: {', '.join(dict.fromkeys(reasons))}" if part else ""
+    """One remark on trials that are missing; the whole of each reason stands in the row of its trial."""
+    first = dict.fromkeys(reason.replace("; ", ", ")[:REASON_CHARACTERS] for reason in reasons)
+    return f"{part} of {whole} trials {verb}: {', '.join(first)}" if part else ""
 
 
 def _row(**fields: Any) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Dispatch latency: from the moment a task is due to the moment its body starts, under open-loop load.
 
 Arrivals are planned before the run and do not wait for completions, so a stall delays every task that
-was due during it (no coordinated omission). `load` offers a fraction of the capacity that a drain
-measured a moment before in the same cell; `rate` a fixed number of tasks per second.
+was due during it (no coordinated omission). `rate` is a fixed number of tasks per second; `load` a
+fraction of the capacity that a drain has found a moment before in the same cell; with both, the lower.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from bench.scenario import (
     Phase,
     Phases,
     Scenario,
+    System,
     Variant,
     Workers,
     quantiles,
@@ -41,47 +42,50 @@ class Latency(Scenario):
     title = "Dispatch latency under an open-loop load"
     parameters = {
         "arrival": Parameter("poisson", "how due times are spread", ("constant", "poisson")),
-        "rate": Parameter(50.0, "tasks per second; not used when load is given"),
-        "load": Parameter(0.0, "fraction of the capacity measured in the same cell; 0 for a fixed rate"),
+        "rate": Parameter(0.0, "tasks per second; with load as well, the lower of the two"),
+        "load": Parameter(0.0, "fraction of the capacity that a drain in the same cell finds; 0 for none"),
         "tasks": Parameter(1000, "measured tasks (P95 wants at least 1000, P99 10 000)"),
         "most_s": Parameter(120.0, "fewer tasks are sent when they would take longer than this many seconds"),
         "warmup_s": Parameter(2.0, "seconds of load before the measured part"),
+        "capacity_tasks": Parameter(1000, "tasks of the drain that finds the capacity"),
         "work": Parameter("noop", "what a task does: noop, sleep:MS, io:MS:BYTES, cpu:MS"),
     }
     profiles = {
-        "quick": Grid(1, ({"rate": 100.0, "warmup_s": 1.0},)),
-        "standard": Grid(
-            6,
-            (
-                {"rate": 50.0},
-                {"rate": 50.0, "arrival": "constant"},
-                {"load": 0.5},
-                {"load": 0.9},
-            ),
+        "quick": (Grid(1, ({"rate": 125.0, "load": 0.5, "warmup_s": 1.0, "capacity_tasks": 200},)),),
+        "standard": (
+            Grid(6, ({"rate": 50.0}, {"rate": 50.0, "arrival": "constant"}, {"load": 0.5}, {"load": 0.9})),
         ),
-        "full": Grid(
-            10,
-            tuple(
-                {**at, "arrival": arrival, "tasks": 10_000, "most_s": 300.0}
-                for arrival in ("poisson", "constant")
-                for at in ({"rate": 10.0}, {"rate": 100.0}, {"load": 0.1}, {"load": 0.5}, {"load": 0.9})
+        "full": (
+            Grid(
+                10,
+                tuple(
+                    {**at, "arrival": arrival, "tasks": 10_000, "most_s": 300.0}
+                    for arrival in ("poisson", "constant")
+                    for at in ({"rate": 10.0}, {"rate": 100.0}, {"load": 0.1}, {"load": 0.5}, {"load": 0.9})
+                ),
             ),
         ),
     }
 
+    def unsupported(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:
+        asked = params["rate"] > 0 or params["load"] > 0
+        return "" if asked else "no load was asked for: --set latency.rate=50 or latency.load=0.5"
+
     def seconds(self, params: Mapping[str, Any]) -> float:
-        rate = float(params["rate"]) if not params["load"] else 100.0
-        return float(4 + params["warmup_s"] + min(params["tasks"] / rate, params["most_s"]))
+        rate = params["rate"] or 100.0
+        drain_s = 3 if params["load"] else 0
+        return float(drain_s + params["warmup_s"] + min(params["tasks"] / rate, params["most_s"]))
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
         rate = float(params["rate"])
-        n = min(1000, variant.queue_limit or 1000)
         if params["load"]:
+            n = min(params["capacity_tasks"], variant.queue_limit or params["capacity_tasks"])
             yield Phase("queue", Load(n), workers=Workers.DOWN, wait="queued")
             capacity = yield Phase("drain", ready=False)
-            rate = capacity.rate_hz * params["load"]
+            most = capacity.rate_hz * params["load"]
+            rate = min(rate or most, most)
         warmup = math.ceil(rate * params["warmup_s"])
-        measured = max(1, min(int(params["tasks"]), math.ceil(rate * params["most_s"])))
+        measured = max(1, min(params["tasks"], math.ceil(rate * params["most_s"])))
         load = Load(
             warmup + measured,
             Arrival(params["arrival"]),
@@ -103,6 +107,10 @@ class Latency(Scenario):
         p95 = float(np.percentile(dispatch_ms, 95)) if len(dispatch_ms) else math.nan
         if lag_p99 > LAG_MS and not lag_p99 <= LAG_SHARE * p95:
             notes.append(f"invalid: generator fell behind (P99 lag {lag_p99:.1f} ms)")
+        load = history.phases[history.number("load")].load
+        offered_hz = load.rate_hz if load else math.nan
+        if params["rate"] and offered_hz < params["rate"]:
+            notes.append(f"offered {offered_hz:.3g} tasks/s, {params['load']:.0%} of its capacity")
         if lost := len(sent) - len(tasks):
             notes.append(f"{lost} of {len(sent)} tasks never started")
         note = "; ".join(notes)
@@ -113,8 +121,7 @@ class Latency(Scenario):
             calls_ms = (accepted["accepted_ns"] - accepted["submit_ns"]).to_numpy(np.int64) / 1e6
             yield from quantiles("submit_call", calls_ms, note)
         yield Metric("generator_lag_p99", "ms", lag_p99, len(lag_ms))
-        load = history.phases[history.number("load")].load
-        yield Metric("offered_rate", "tasks/s", load.rate_hz if load else math.nan, len(sent))
+        yield Metric("offered_rate", "tasks/s", offered_hz, len(sent))
 
 
 def generator_lag_ms(sent: pd.DataFrame, *, ahead: bool) -> np.ndarray:

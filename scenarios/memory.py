@@ -23,9 +23,9 @@ class Memory(Scenario):
         "payload": Parameter(1000, "bytes of payload in every task of the loaded part"),
     }
     profiles = {
-        "quick": Grid(1, ({"idle_s": 2.0, "tasks": 200},)),
-        "standard": Grid(6, ({"idle_s": 10.0, "tasks": 2000},)),
-        "full": Grid(10, ({"idle_s": 30.0, "tasks": 10_000},)),
+        "quick": (Grid(2, ({"idle_s": 1.0, "tasks": 100},)),),
+        "standard": (Grid(6, ({"idle_s": 10.0, "tasks": 2000},)),),
+        "full": (Grid(10, ({"idle_s": 30.0, "tasks": 10_000},)),),
     }
 
     def seconds(self, params: Mapping[str, Any]) -> float:

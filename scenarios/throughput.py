@@ -38,16 +38,18 @@ class Throughput(Scenario):
         "payload": Parameter(0, "bytes of payload in every task"),
     }
     profiles = {
-        "quick": Grid(3, ({"tasks": 1000}, {"seconds": 3.0})),
-        "standard": Grid(6, ({"tasks": 1000}, {"seconds": 30.0})),
-        "full": Grid(
-            10,
-            (
-                {"tasks": 1000},
-                {"seconds": 30.0},
-                {"seconds": 30.0, "payload": 10_000},
-                {"work": "io:5:1024"},
-                {"work": "sleep:5"},
+        "quick": (Grid(3, ({"tasks": 1000},)), Grid(1, ({"seconds": 1.0},))),
+        "standard": (Grid(6, ({"tasks": 1000}, {"seconds": 30.0})),),
+        "full": (
+            Grid(
+                10,
+                (
+                    {"tasks": 1000},
+                    {"seconds": 30.0},
+                    {"seconds": 30.0, "payload": 10_000},
+                    {"work": "io:5:1024"},
+                    {"work": "sleep:5"},
+                ),
             ),
         ),
     }

@@ -196,7 +196,7 @@ def test_an_invalid_trial_is_kept_but_not_in_the_median(store: Store) -> None:
     [row] = rows(store, "")
     assert (float(row["value"]), row["n"], row["status"]) == (2, "2", "partial")
     assert (
-        "1 of 3 trials left out: 1 of 9 tasks never started; invalid: generator fell behind" in row["reason"]
+        "1 of 3 trials left out: 1 of 9 tasks never started, invalid: generator fell behind" in row["reason"]
     )
     assert [r["value"] for r in rows(store, "3")] == ["99"]
 

@@ -1,0 +1,298 @@
+"""The tables beside the survey's: all conditions, fates, failures, and what was published elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bench.model import Fate
+from bench.stats import proportion_interval
+from bench.store import Run
+from reports import published
+from reports.lines import condition
+from reports.measured import Measured, failures, fates, measured, subjects
+from reports.published import Figure, Verdict
+from reports.tables import (
+    NONE,
+    Column,
+    Entry,
+    Footnotes,
+    Group,
+    Table,
+    counts_text,
+    interval_text,
+    number,
+    plain,
+    value_text,
+)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of several metrics of one scenario, one row per condition and system."""
+
+    key: str
+    title: str
+    lead: str
+    scenario: str
+    metrics: Mapping[str, str]  # metric -> heading
+
+
+GRIDS: Final = (
+    Grid(
+        "latency-all",
+        "Dispatch latency in full",
+        "Due to start, in ms, under every load that was offered. The lag is the harness's own: how late it "
+        "sent the task.",
+        "latency",
+        {
+            "dispatch_latency_p50": "P50",
+            "dispatch_latency_p95": "P95",
+            "dispatch_latency_p99": "P99",
+            "dispatch_latency_max": "Max",
+            "submit_to_start_p95": "P95 from submit",
+            "generator_lag_p99": "Lag P99",
+        },
+    ),
+    Grid(
+        "throughput-all",
+        "Throughput in full",
+        "Tasks per second of the drain, and of one client that submits as fast as it can.",
+        "throughput",
+        {"throughput": "Drain, tasks/s", "submit_rate": "Submit, tasks/s"},
+    ),
+    Grid(
+        "cpu-all",
+        "CPU cost",
+        "CPU time of the whole stack for each task above idle, its own work included; what of that is not "
+        "the task's own work; and CPU time at rest.",
+        "cpu",
+        {
+            "cpu_efficiency": "Efficiency, %",
+            "cpu_per_task.total": "CPU per task, ms",
+            "cpu_overhead_per_task": "Overhead per task, ms",
+            "idle_cpu.total": "Idle CPU, ms/s",
+        },
+    ),
+    Grid(
+        "memory-all",
+        "Memory, idle and loaded",
+        "Sums over the whole stack, in MB.",
+        "memory",
+        {
+            "idle_pss.total": "Idle PSS",
+            "loaded_pss.total": "Loaded PSS",
+            "peak_pss.total": "Peak PSS",
+            "idle_uss.total": "Idle USS",
+            "idle_rss.total": "Idle RSS",
+        },
+    ),
+    Grid(
+        "startup",
+        "Startup",
+        "From just before the processes are spawned to the start of a task that was already waiting.",
+        "startup",
+        {"startup": "Startup, s"},
+    ),
+)
+
+
+def further_tables(run: Run) -> list[Table]:
+    """Every table beside the survey's that has a row."""
+    rows = measured(run)
+    tables = [_fates(run), _failures(run), *(_grid(grid, rows) for grid in GRIDS), _elsewhere(rows)]
+    return [table for table in tables if not table.empty]
+
+
+def _grid(grid: Grid, rows: Sequence[Measured]) -> Table:
+    own = [row for row in rows if row.scenario == grid.scenario and row.metric in grid.metrics]
+    heads = [heading for metric, heading in grid.metrics.items() if any(row.metric == metric for row in own)]
+    metrics = {heading: metric for metric, heading in grid.metrics.items()}
+    by_condition: dict[str, dict[tuple[str, str], dict[str, Measured]]] = {}
+    for row in own:
+        words = condition(row.scenario, row.params)
+        by_condition.setdefault(words, {}).setdefault(row.subject.key, {})[row.metric] = row
+    notes = Footnotes()
+    groups = []
+    for words, members in sorted(by_condition.items(), key=lambda item: _natural(item[0])):
+        found = []
+        for figures in sorted(members.values(), key=lambda found: _floors_last(next(iter(found.values())))):
+            first = next(iter(figures.values()))
+            entries = [Entry(first.subject.title), Entry(first.subject.variant)]
+            for heading in heads:
+                row_or_none = figures.get(metrics[heading])
+                entries.append(_entry(row_or_none, notes))
+            most = max(figures.values(), key=lambda row: row.trials)
+            found.append((*entries, Entry(counts_text(most.trials, most.tasks))))
+        groups.append(Group(words, tuple(found)))
+    columns = [
+        Column("System"),
+        Column("Variant"),
+        *(Column(head, True) for head in heads),
+        Column("n", True),
+    ]
+    records = tuple(_record(row) for row in own)
+    return Table(grid.key, grid.title, grid.lead, tuple(columns), tuple(groups), tuple(notes.texts), records)
+
+
+def _entry(row: Measured | None, notes: Footnotes) -> Entry:
+    if row is None:
+        return Entry(NONE)
+    ends = interval_text(row.interval)
+    return Entry(value_text(row.interval), "" if ends == NONE else ends, notes.of(row.reason))
+
+
+def _record(row: Measured) -> dict[str, Any]:
+    interval = row.interval
+    return {
+        "system": row.subject.system,
+        "variant": row.subject.variant,
+        "condition": condition(row.scenario, row.params),
+        "metric": row.metric,
+        "value": interval.value if interval else None,
+        "unit": row.unit,
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+        "trials": row.trials,
+        "tasks": row.tasks,
+        "status": row.status,
+        "reason": row.reason,
+    }
+
+
+def _fates(run: Run) -> Table:
+    about = subjects(run)
+    failed = failures(run)
+    trials = run.summary[run.summary["trial"] != ""]
+    cells = trials[["system", "variant", "scenario", "params", "trial"]].drop_duplicates()
+    records = []
+    for key, counts in fates(run).items():
+        whole = int(((cells["system"] == key[0]) & (cells["variant"] == key[1])).sum())
+        bad = sum((row["system"], row["variant"]) == key for row in failed)
+        submitted = sum(counts.get(fate, 0) for fate in Fate if fate is not Fate.UNEXPECTED)
+        records.append(
+            {
+                "system": about[key].title,
+                "variant": key[1],
+                "trials_ok": f"{whole - bad} of {whole}",
+                "tasks": submitted,
+                "success": _success(counts.get(Fate.OK, 0), submitted),
+                **{str(fate): counts.get(fate, 0) for fate in Fate},
+                "before_due": counts.get("negative_latencies", 0),
+            }
+        )
+    early = any(record["before_due"] for record in records)
+    if not early:
+        records = [{key: value for key, value in r.items() if key != "before_due"} for r in records]
+    labels = ["System", "Variant", "Trials ok", "Tasks", "Share ok, %", *(fate.capitalize() for fate in Fate)]
+    lead = (
+        "Every task of every trial of this run, failed trials included, counted by id. The share that is ok "
+        "has an exact 95 % interval: no failure among n tasks supports no more than its lower end. "
+        "Starts before the due time, a fault of the measurement, are listed where there are any."
+    )
+    labels += ["Before due"] if early else []
+    return plain("fates", "What became of every task", lead, labels, records)
+
+
+def _success(ok: int, n: int) -> str:
+    if n == 0:
+        return NONE
+    share = proportion_interval(ok, n)
+    low = 0.0 if share.low is None else share.low
+    return f"{_percent(share.value)} (≥ {_percent(low)})"
+
+
+def _percent(share: float) -> str:
+    """Rounded down, so that it never says more than was seen; finer where it is nearly whole."""
+    digits = 4 if share > 0.99 else 1
+    return f"{math.floor(share * 100 * 10**digits) / 10**digits:.{digits}f}".rstrip("0").rstrip(".")
+
+
+def _failures(run: Run) -> Table:
+    lead = "Kept, shown, and in no median."
+    labels = ["System", "Variant", "Scenario", "Parameters", "Trial", "Status", "Reason"]
+    return plain("failures", "Trials that did not end ok", lead, labels, failures(run))
+
+
+# --- published elsewhere ----------------------------------------------------------------------------
+
+ELSEWHERE_TABLES: Final = ("S1 throughput", "S1 footprint", "explainer")
+_FACTORS: Final = {"tasks/min": 1 / 60}
+
+
+def _elsewhere(rows: Sequence[Measured]) -> Table:
+    """Published figures outside S2 of quantities that this run measured."""
+    records, groups = [], []
+    for figure in published.load():
+        if figure.table not in ELSEWHERE_TABLES:
+            continue
+        for row, scaled in _counterparts(figure, rows):
+            verdict = published.judge(scaled, row.interval, row.reason)
+            records.append({**_record(row), "published": figure.id, "verdict": str(verdict)})
+            groups.append(_elsewhere_row(figure, scaled, row, verdict))
+    labels = [
+        "Published in",
+        "System",
+        "Variant",
+        "Metric",
+        "Measured",
+        "Interval",
+        "n",
+        "Published",
+        "Verdict",
+    ]
+    columns = tuple(Column(label, label in ("Measured", "Interval", "n", "Published")) for label in labels)
+    lead = (
+        "Figures that the survey and its companions give in other places for what this run measured as well."
+    )
+    title = "Other published figures"
+    return Table("elsewhere", title, lead, columns, (Group("", tuple(groups)),), (), tuple(records))
+
+
+def _elsewhere_row(figure: Figure, scaled: Figure, row: Measured, verdict: Verdict) -> tuple[Entry, ...]:
+    word = str(verdict.word)
+    return (
+        Entry(figure.table, figure.condition),
+        Entry(row.subject.title),
+        Entry(row.subject.variant),
+        Entry(row.metric, condition(row.scenario, row.params)),
+        Entry(f"{value_text(row.interval)} {row.unit}"),
+        Entry(interval_text(row.interval)),
+        Entry(counts_text(row.trials, row.tasks)),
+        Entry(
+            f"{_published(scaled)} {scaled.unit}",
+            "" if scaled.unit == figure.unit else f"{figure.text} {figure.unit}",
+        ),
+        Entry(word, verdict.why, tone="unclear" if word.startswith("not") else word),
+    )
+
+
+def _published(figure: Figure) -> str:
+    single = figure.low is not None and figure.low == figure.high
+    return number(figure.low) if single and figure.low is not None else figure.text
+
+
+def _counterparts(figure: Figure, rows: Sequence[Measured]) -> Iterator[tuple[Measured, Figure]]:
+    """The measured figures of the same quantity, each with the published one in its unit."""
+    factor = _FACTORS.get(figure.unit, 1.0)
+    low, high = (None if bound is None else bound * factor for bound in (figure.low, figure.high))
+    for row in rows:
+        name = published.measured_name(figure, row.subject.in_process)
+        survey_drain = row.scenario != "throughput" or condition(row.scenario, row.params) == "1000 tasks"
+        if row.metric == name and published.concerns(figure, row.subject) and survey_drain:
+            unit = row.unit if factor != 1 else figure.unit
+            yield row, published.Figure(**{**figure.__dict__, "low": low, "high": high, "unit": unit})
+
+
+def _natural(words: str) -> tuple[Any, ...]:
+    """Sort `2 s` before `10 s`."""
+    return tuple(
+        (0, float(part), "") if part.replace(".", "", 1).isdigit() else (1, 0.0, part)
+        for part in words.split()
+    )
+
+
+def _floors_last(row: Measured) -> tuple[bool, str, str]:
+    return row.subject.floor, row.subject.title, row.subject.variant

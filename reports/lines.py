@@ -1,0 +1,76 @@
+"""A line of a table: one measured figure beside the published one, with its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from bench.stats import Interval
+from reports.measured import Params, Subject
+from reports.published import Figure, Verdict, Word
+
+GUARANTEES: Final = ("exactly-once", "at-least-once", "at-most-once", "none")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table. `interval` is None where nothing was measured; `reason` then says why."""
+
+    subject: Subject
+    part: str  # the role, for figures that have one
+    unit: str
+    interval: Interval | None
+    trials: int
+    tasks: str
+    reason: str
+    status: str
+    published: Figure | None
+    verdict: Verdict
+    whole: bool = True  # about the whole system, not one role of it
+    rank: str = ""
+    beside: Mapping[str, Interval | None] = field(default_factory=dict)
+
+    @property
+    def group(self) -> str:
+        """What may be ranked together: systems that promise the same. Floors are in no ranking."""
+        if self.verdict.word is Word.NOT_MEASURED:
+            return "not measured"
+        return "floor" if self.subject.floor else self.subject.guarantee
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table of the survey, measured again."""
+
+    key: str
+    title: str
+    unit: str
+    higher_is_better: bool | None
+    condition: str
+    params_text: str
+    lines: tuple[Line, ...]
+
+
+def condition(scenario: str, params: Params) -> str:
+    """A condition in words. A parameter that is not given has the scenario's default."""
+    words = []
+    if scenario == "throughput":
+        seconds = float(params.get("seconds", 0))
+        words = [f"drain of {seconds:g} s" if seconds else f"{float(params.get('tasks', 1000)):g} tasks"]
+    elif scenario == "latency":
+        load, rate = float(params.get("load", 0)), float(params.get("rate", 0))
+        words = [f"{params.get('arrival', 'poisson')} arrivals"]
+        words += [f"{rate:g} tasks/s"] if rate else []
+        words += [f"{'at most ' if rate else ''}{100 * load:g} % of capacity"] if load else []
+    elif scenario == "cpu":
+        words = [f"{float(params.get('work_ms', 10)):g} ms of work"]
+    elif scenario == "startup":
+        words = [f"{params.get('start', 'warm')} start"]
+    elif scenario == "memory":
+        words = ["idle, after the first tasks"]
+    if params.get("work", "noop") != "noop":
+        words.append(f"work {params['work']}")
+    if scenario != "memory" and params.get("payload"):
+        words.append(f"payload {float(params['payload']):g} B")
+    return ", ".join(words)

@@ -1,0 +1,163 @@
+"""A run in every format: tables in the terminal, Markdown, CSV, charts, and one HTML page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from bench.store import Run, on_disk, read_run
+from reports.charts import charts
+from reports.further import further_tables
+from reports.look import Chart
+from reports.site import CHARTS_OF, facts, page, subtitle, warnings
+from reports.survey import sections
+from reports.tables import Column, Entry, Table, survey_table
+from reports.texts import HOW_TO_READ
+
+TONES = {"below": "yellow", "within": "green", "above": "yellow", "unclear": "dim", "absent": "dim"}
+
+
+SHORT = ("fates", "failures")
+"""Of the further tables, those that the terminal shows; the others are in every file."""
+
+
+def report(run_path: Path, formats: set[str], out: Path, console: Console) -> list[Path]:
+    """Write a run in `formats` (`terminal`, `markdown`, `csv`, `html`) to `out`; returns the files written.
+
+    `terminal` prints to `console`. Charts are drawn for `markdown` and `html`.
+
+    Raises:
+        StoreError: the run cannot be read, or `out` cannot be written.
+    """
+    run = read_run(run_path)
+    found = sections(run)
+    survey = [survey_table(section) for section in found]
+    further = further_tables(run)
+    written: list[Path] = []
+    if "terminal" in formats:
+        _print(run, [*survey, *(table for table in further if table.key in SHORT)], console)
+    if "csv" in formats:
+        written += [_write(out / "tables" / f"{table.key}.csv", _csv(table)) for table in [*survey, *further]]
+    if formats & {"markdown", "html"}:
+        drawn = charts(run, found, out / "charts")
+        written += [file for chart in drawn for file in (chart.svg, chart.png)]
+        if "markdown" in formats:
+            written.append(_write(out / "report.md", _markdown(run, [*survey, *further], drawn)))
+        if "html" in formats:
+            html = page(run, survey, further, drawn, _links(run, out, written))
+            written.append(_write(out / "report.html", html))
+    return written
+
+
+def _links(run: Run, out: Path, written: Iterable[Path]) -> dict[str, str]:
+    """The raw data of the run, by its path relative to the page."""
+    files = ["summary.csv", "run.json", "cells"]
+    links = {name: os.path.relpath(run.path / name, out) for name in files if (run.path / name).exists()}
+    if any(file.suffix == ".csv" for file in written):
+        links["tables as CSV"] = "tables"
+    return {**links, "charts": "charts"}
+
+
+def _write(file: Path, text: str) -> Path:
+    with on_disk(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8", newline="")
+    return file
+
+
+# --- terminal ---------------------------------------------------------------------------------------
+
+
+def _print(run: Run, tables: Iterable[Table], console: Console) -> None:
+    console.print(Text(f"Run {run.info['run_id']}", style="bold"), Text(subtitle(run), style="dim"))
+    for warning in warnings(run):
+        console.print(Text(warning, style="bold red"))
+    for table in tables:
+        console.print()
+        console.print(Text(table.title, style="bold"))
+        console.print(Text(table.lead, style="dim"))
+        console.print(_rich(table))
+        for place, note in enumerate(table.notes, start=1):
+            console.print(Text(f"  [{place}] {note}", style="dim"))
+    console.print()
+    for fact in facts(run):
+        console.print(Text(f"{fact.name}: ", style="dim"), Text(fact.text), sep="")
+
+
+def _rich(table: Table) -> RichTable:
+    shown = RichTable(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for column in table.columns:
+        shown.add_column(column.label, justify="right" if column.numeric else "left", overflow="fold")
+    for group in table.groups:
+        if group.title:
+            shown.add_row(*[""] * len(table.columns))
+            shown.add_row("", Text(group.title, style="italic"), *[""] * (len(table.columns) - 2))
+        for row in group.rows:
+            shown.add_row(*(_rich_entry(entry) for entry in row))
+    return shown
+
+
+def _rich_entry(entry: Entry) -> Text:
+    text = Text(entry.text, style=TONES.get(entry.tone, ""))
+    if entry.notes:
+        text.append(f" [{','.join(map(str, entry.notes))}]", style="dim")
+    if entry.sub:
+        text.append(f" ({entry.sub})", style="dim")
+    return text
+
+
+# --- files ------------------------------------------------------------------------------------------
+
+
+def _csv(table: Table) -> str:
+    text = io.StringIO()
+    names = list(table.records[0]) if table.records else [column.label for column in table.columns]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {key: "" if value is None else value for key, value in row.items()} for row in table.records
+    )
+    return text.getvalue()
+
+
+def _markdown(run: Run, tables: Iterable[Table], drawn: Sequence[Chart]) -> str:
+    lines = [f"# schedbench run {run.info['run_id']}", "", subtitle(run), ""]
+    lines += [f"> **{warning}**\n" for warning in warnings(run)]
+    lines += ["## How to read", "", *(f"- {words}" for words in HOW_TO_READ), ""]
+    by_name = {chart.name: chart for chart in drawn}
+    for table in tables:
+        lines += [f"## {table.title}", "", table.lead, ""]
+        for name in CHARTS_OF.get(table.key, ()):
+            if name in by_name:
+                lines += [f"![{by_name[name].alt}](charts/{name}.svg)", ""]
+        lines += [_markdown_row(column.label for column in table.columns)]
+        lines += [_markdown_row(_rule(column) for column in table.columns)]
+        for group in table.groups:
+            if group.title:
+                lines.append(_markdown_row(["", f"**{group.title}**", *[""] * (len(table.columns) - 2)]))
+            lines += [_markdown_row(_markdown_entry(entry) for entry in row) for row in group.rows]
+        lines.append("")
+        lines += [f"{place}. {note}" for place, note in enumerate(table.notes, start=1)]
+        lines += [""] if table.notes else []
+    lines += ["## How this run was made", "", *(f"- {fact.name}: {fact.text}" for fact in facts(run)), ""]
+    return "\n".join(lines)
+
+
+def _rule(column: Column) -> str:
+    return "---:" if column.numeric else "---"
+
+
+def _markdown_row(entries: Iterable[str]) -> str:
+    return f"| {' | '.join(entry.replace('|', '/') for entry in entries)} |"
+
+
+def _markdown_entry(entry: Entry) -> str:
+    notes = f" <sup>{','.join(map(str, entry.notes))}</sup>" if entry.notes else ""
+    return f"{entry.text}{f' ({entry.sub})' if entry.sub else ''}{notes}"

@@ -1,0 +1,65 @@
+"""The words of the reports: what each table says about itself, and how to read it. No figure stands here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from reports.published import TOLERANCE
+
+GROUP_TITLES: Final = {
+    "exactly-once": "Exactly once",
+    "at-least-once": "At least once",
+    "at-most-once": "At most once",
+    "none": "In memory, no promise",
+    "floor": "Floors",
+    "not measured": "Published, not measured in this run",
+}
+"""Headings by what a vendor promises; only systems that promise the same are ranked together."""
+
+TITLES: Final = {
+    "airflow": "Airflow",
+    "apscheduler": "APScheduler",
+    "celery": "Celery",
+    "dagster": "Dagster",
+    "prefect": "Prefect",
+    "temporal": "Temporal",
+}
+"""Names of the survey's systems, for those that a run does not name."""
+
+GROUP_NAMES: Final = {
+    "exactly-once": "exactly once",
+    "at-least-once": "at least once",
+    "at-most-once": "at most once",
+    "none": "in memory",
+    "floor": "floors",
+    "systems": "systems",
+}
+"""The same in charts."""
+
+LEADS: Final = {
+    "throughput": "Tasks per second while a full queue drains, from the first start to the last end.",
+    "memory": "Memory of the whole stack at rest, broker included. PSS shares out the pages that processes "
+    "have in common; RSS counts them once in every process and is an upper bound. The survey gives RSS, so "
+    "the verdict is on RSS. The client's share includes the measuring agent.",
+    "latency": "From the moment a task is due to the moment its body starts; 95 of 100 tasks start sooner. "
+    "Arrivals do not wait for completions.",
+    "cpu": "CPU time of the tasks' own work, as a share of all CPU time that the whole stack used while they "
+    "ran. The survey does not say how long its tasks were; tasks of 10 ms are compared.",
+    "components": "The client, every kind of process that is declared beside it, and services. OS processes "
+    "are counted apart. The survey counts a minimum production setup.",
+}
+
+HOW_TO_READ: Final = (
+    "A figure is the median over trials; every trial had fresh services, databases and processes. The "
+    "interval holds the median with 95 % probability; where it covers less, or rests on a single trial, a "
+    "footnote says so.",
+    "n is the number of trials, times the tasks or samples in each.",
+    "Systems are ranked only among those that promise the same. They share a rank when their intervals "
+    "overlap, or when they differ by less than the floor's interval. A single trial gives no rank.",
+    "Floors are no schedulers: they show what the harness itself, a pipe or a bare broker can do.",
+    "The verdict holds the measured figure against the published range: below, within, above, or not "
+    f"comparable and why. A single published number stands for itself \N{PLUS-MINUS SIGN}"
+    f"{100 * TOLERANCE:.0f} %. Below and above are said only where the whole interval lies outside.",
+    "A trial that failed is listed with its reason and is in no median. What became of each task is counted "
+    "by its id, so that a duplicate cannot hide a loss.",
+)

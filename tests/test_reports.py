@@ -1,0 +1,591 @@
+"""The reports, on a run of made-up figures that is written through the store. Nothing here was measured."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from bench.errors import StoreError
+from bench.model import Cell, Kind, Metric, Status
+from bench.stats import Interval
+from bench.store import EVENT_COLUMNS, Store, create, read_run
+from reports import published
+from reports.further import further_tables
+from reports.latencies import by_variant
+from reports.lines import Line, Section
+from reports.measured import Subject
+from reports.published import Verdict, Word
+from reports.ranking import ranked
+from reports.render import report
+from reports.survey import sections
+from reports.tables import number
+
+
+@dataclass(frozen=True)
+class Fake:
+    system: str
+    variant: str
+    title: str
+    family: str
+    guarantee: str
+    rate: float
+    latency_ms: float
+    efficiency: float
+    memory_mb: tuple[float, ...]
+
+    @property
+    def in_process(self) -> bool:
+        return len(self.memory_mb) == 1
+
+    @property
+    def memory(self) -> dict[str, float]:
+        return dict(zip(STACK, self.memory_mb, strict=False))
+
+
+STACK = ("client", "worker", "broker")
+FAKES = (
+    Fake("apscheduler", "thread-pool", "APScheduler", "timer", "none", 11_800, 0.4, 91, (41,)),
+    Fake("apscheduler", "process-pool", "APScheduler", "timer", "none", 3_100, 1.1, 84, (96,)),
+    Fake("schedule", "poll-1s", "schedule", "timer", "none", 90_000, 950, 97, (22,)),
+    Fake("schedule", "tight", "schedule", "timer", "none", 130_000, 0.05, 40, (22,)),
+    Fake("celery", "redis", "Celery", "task queue", "at-most-once", 980, 3.1, 82, (48, 120, 9)),
+    Fake("dramatiq", "redis", "Dramatiq", "task queue", "at-least-once", 3_300, 18, 79, (30, 90, 9)),
+    Fake("rq", "redis", "RQ", "task queue", "at-least-once", 80, 13, 51, (31, 38, 9)),
+    Fake("rq", "redis-simple", "RQ", "task queue", "at-least-once", 84, 6, 77, (31, 36, 9)),
+    Fake("reference", "threads", "Reference queue", "floor", "none", 190_000, 0.08, 99, (18,)),
+    Fake("floor_redis", "redis", "Raw Redis", "floor", "at-most-once", 21_000, 0.2, 98, (22, 25, 9)),
+)
+DEFAULTS = {
+    "schedule": ["poll-1s", "tight"],
+    "apscheduler": ["thread-pool", "process-pool"],
+    "rq": ["redis"],
+}
+
+
+def info(fakes: tuple[Fake, ...] = FAKES) -> dict[str, Any]:
+    systems: dict[str, Any] = {}
+    for fake in fakes:
+        about = systems.setdefault(
+            fake.system,
+            {
+                "title": fake.title,
+                "family": fake.family,
+                "homepage": f"https://example.org/{fake.system}",
+                "variants": {},
+                "default": DEFAULTS.get(fake.system, [fake.variant]),
+                "packages": {fake.system: "0.0"},
+            },
+        )
+        about["variants"][fake.variant] = {
+            "summary": "made up",
+            "guarantee": fake.guarantee,
+            "source": "https://example.org",
+            "services": [] if fake.in_process else ["redis"],
+        }
+    return {
+        "command": "schedbench run --seed 7",
+        "schedbench": "0.0",
+        "profile": "made-up",
+        "seed": 7,
+        "slots": 2,
+        "trials": 6,
+        "machine": {
+            "cpu": "Imaginary CPU",
+            "cores": 2,
+            "memory_bytes": 2**34,
+            "kernel": "0",
+            "python": "3.11",
+        },
+        "services": {"redis": {"version": "0.0", "provider": "embedded"}},
+        "systems": systems,
+        "cells_planned": 100,
+        "cells_done": 99,
+        "wall_s": 200.0,
+        "measuring_s": 150.0,
+        "interrupted": False,
+    }
+
+
+def events(fake: Fake, trial: int, n: int, warmup_n: int) -> np.ndarray[Any, Any]:
+    rng = np.random.default_rng([trial, int(fake.rate)])
+    first = 1 << 32
+    due_ns = np.arange(n + warmup_n) * 10_000_000
+    late_ns = (rng.lognormal(np.log(fake.latency_ms / 2), 0.45, n + warmup_n) * 1e6).astype(np.int64)
+    late_ns[:warmup_n] = 3_600_000_000_000  # would be seen at once if the warm-up were counted
+    rows = []
+    for i in range(n + warmup_n):
+        rows.append((first | i, due_ns[i] + 1000, due_ns[i], 1, 0, Kind.SUBMIT, 0))
+        rows.append((first | i, due_ns[i] + late_ns[i], 0, 2, 0, Kind.START, 0))
+    return np.array(rows, dtype=[(name, "<i8") for name in EVENT_COLUMNS])
+
+
+def fates(n: int, **other: int) -> Iterator[Metric]:
+    counts = {
+        "ok": n - sum(other.values()),
+        "late": 0,
+        "failed": 0,
+        "lost": 0,
+        "duplicated": 0,
+        "refused": 0,
+        "unexpected": 0,
+        **other,
+    }
+    for name, count in counts.items():
+        yield Metric(f"tasks_{name}", "count", count, n)
+    yield Metric("negative_latencies", "count", 0, n)
+
+
+def around(value: float, trial: int) -> float:
+    """Six made-up trials, a few per cent apart."""
+    return value * (1 + 0.012 * (trial * 5 % 7 - 3))
+
+
+def quantile(percent: int, value: float, n: int, note: str = "") -> Metric:
+    few = "" if n >= {50: 100, 95: 1000, 99: 10_000}[percent] else f"n < {1000 if percent == 95 else 10_000}"
+    marks = "; ".join(part for part in (note, few) if part)
+    return Metric(f"dispatch_latency_p{percent}", "ms", value, n, value * 0.97, value * 1.04, marks)
+
+
+def fabricate(results: Path, fakes: tuple[Fake, ...] = FAKES, trials: int = 6) -> Store:
+    """Write a run of made-up figures, with failures, partial trials, marks and raw latency events."""
+    store = create(results, info(fakes))
+    for fake in fakes:
+        for trial in range(1, trials + 1):
+            for cell, metrics, raw in cells(fake, trial):
+                store.cell_folder(cell)
+                broken = (fake.system, cell.scenario) == ("dramatiq", "throughput") and trial in (2, 5)
+                if broken:
+                    store.write_cell(
+                        cell, Status.TIMEOUT, "drain not over after 120 s", list(fates(1000, lost=3)), {}
+                    )
+                elif (fake.variant, cell.scenario) == ("redis-simple", "memory"):
+                    store.write_cell(cell, Status.ERROR, "worker exited with code 1", [], {})
+                else:
+                    store.write_cell(cell, Status.OK, "", metrics, {}, raw)
+    store.write_summary()
+    return store
+
+
+def cells(fake: Fake, trial: int) -> Iterator[tuple[Cell, list[Metric], np.ndarray[Any, Any] | None]]:
+    def cell(scenario: str, **params: Any) -> Cell:
+        return Cell(fake.system, fake.variant, scenario, params, trial)
+
+    for params in ({"tasks": 1000}, {"seconds": 5.0}):
+        rate = Metric("throughput", "tasks/s", around(fake.rate, trial), 1000)
+        submit = Metric("submit_rate", "tasks/s", around(fake.rate * 2, trial), 1000)
+        yield cell("throughput", **params), [*fates(1000), rate, submit], None
+    for params in ({"rate": 100.0}, {"rate": 50.0, "arrival": "constant"}, {"load": 0.5}):
+        late = around(fake.latency_ms, trial)
+        fell_behind = fake.system == "dramatiq" and "load" in params
+        note = "invalid: generator fell behind (P99 lag 4.0 ms)" if fell_behind else ""
+        n = 400 if fake.system == "rq" else 1000
+        metrics = [
+            *fates(n),
+            quantile(50, late / 2, n, note),
+            quantile(95, late, n, note),
+            quantile(99, late * 1.5, n, note),
+            Metric("dispatch_latency_max", "ms", late * 3, n),
+            Metric("generator_lag_p99", "ms", 0.1, n),
+            Metric("offered_rate", "tasks/s", 100, n),
+        ]
+        yield (
+            cell("latency", **params),
+            metrics,
+            events(fake, trial, n, 20) if params == {"rate": 100.0} else None,
+        )
+    memory = []
+    for role, size in {**fake.memory, "total": sum(fake.memory.values())}.items():
+        memory += [
+            Metric(f"idle_pss.{role}", "MB", around(size, trial), 8),
+            Metric(f"idle_rss.{role}", "MB", around(size * 1.4, trial), 8),
+            Metric(
+                f"processes.{role}", "count", {"worker": 3, "total": len(fake.memory) + 2}.get(role, 1), 8
+            ),
+        ]
+    memory += [Metric("loaded_pss.total", "MB", around(sum(fake.memory.values()) * 1.2, trial), 8)]
+    memory += [Metric("components", "count", len(fake.memory), len(fake.memory))]
+    yield cell("memory", idle_s=2.0), [*fates(200), *memory], None
+    for ms, share in ((1.0, 0.6), (10.0, 1.0), (50.0, 1.05)):
+        value = min(99.5, around(fake.efficiency * share, trial))
+        note = "lower bound: no control groups here"
+        metrics = [
+            Metric("cpu_efficiency", "%", value, 300, note=note),
+            Metric("cpu_per_task.total", "ms", ms * 100 / value, 300, note=note),
+            Metric("idle_cpu.total", "ms/s", around(1.5, trial), 1, note=note),
+        ]
+        yield cell("cpu", work_ms=ms), [*fates(300), *metrics], None
+    for start, factor in (("cold", 3.0), ("warm", 1.0)):
+        seconds = around(0.2 + fake.latency_ms / 40, trial) * factor
+        yield cell("startup", start=start), [*fates(1), Metric("startup", "s", seconds, 1)], None
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fabricate(tmp_path_factory.mktemp("run")).path
+
+
+@pytest.fixture(scope="module")
+def written(made_up: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report")
+    report(made_up, {"markdown", "csv", "html"}, out, Console(file=io.StringIO()))
+    return out
+
+
+@pytest.fixture(scope="module")
+def found(made_up: Path) -> dict[str, Section]:
+    return {section.key: section for section in sections(read_run(made_up))}
+
+
+def line(section: Section, system: str, variant: str, part: str = "") -> Line:
+    [one] = [x for x in section.lines if (*x.subject.key, x.part) == (system, variant, part)]
+    return one
+
+
+# --- verdicts -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "value", "ends", "reason", "expected"),
+    [
+        (850, 1200, 900, (880, 920), "", "within"),
+        (850, 1200, 850, (None, None), "", "within"),
+        (850, 1200, 700, (650, 760), "", "below"),
+        (850, 1200, 1500, (1400, 1600), "", "above"),
+        (850, 1200, 840, (800, 860), "", "within (its interval reaches the range)"),
+        (850, 1200, 1210, (1190, 1300), "", "within (its interval reaches the range)"),
+        (850, 1200, 840, (None, None), "", "below"),
+        (None, 5, 0.4, (0.3, 0.5), "", "within"),
+        (None, 5, 7, (6, 8), "", "above"),
+        (3, None, 3, (3, 3), "", "within"),
+        (3, None, 100, (90, 110), "", "within"),
+        (3, None, 1, (1, 1), "", "below"),
+        (None, None, 5, (4, 6), "", "not comparable (the survey gives no number)"),
+        (850, 1200, 900, (1, 2), "invalid: too late", "not comparable (invalid: too late)"),
+        (850, 1200, 900, (1, 2), "1 trial; n < 1000", "not comparable (n < 1000)"),
+        (850, 1200, 900, (880, 920), "1 trial", "within"),
+        (850, 1200, 900, (880, 920), "lower bound: no control groups here", "within"),
+        (1, 9, 5, (4, 6), "11 of 1000 tasks did not end", "not comparable (11 of 1000 tasks did not end)"),
+        (1, 9, 5, (4, 6), "10 of 1000 tasks did not end", "within"),
+        (1, 9, 5, (4, 6), "1 of 3 trials failed: error: x", "within"),
+    ],
+)  # fmt: skip
+def test_verdict(
+    low: float | None, high: float | None, value: float, ends: Any, reason: str, expected: str
+) -> None:
+    assert str(published.verdict(low, high, Interval(value, *ends, 6, 0.95), reason)) == expected
+
+
+def test_a_figure_that_was_not_measured_has_the_reason_as_its_verdict() -> None:
+    assert str(published.verdict(1, 2, None, "timeout: slow")) == "not comparable (timeout: slow)"
+
+
+@pytest.mark.parametrize(
+    ("value", "word"), [(7.2, "within"), (8.8, "within"), (7.19, "below"), (8.81, "above")]
+)
+def test_a_single_published_number_stands_for_itself_ten_per_cent_either_way(value: float, word: str) -> None:
+    [figure] = [figure for figure in published.load() if figure.id == "s2-memory-schedule-process"]
+    assert figure.text == "8"
+    assert str(published.judge(figure, Interval(value, None, None, 1, 0.0), "")) == word
+
+
+@pytest.mark.parametrize(
+    ("id_", "text"),
+    [
+        ("s2-throughput-celery-redis", "850\N{EN DASH}1,200"),
+        ("s2-throughput-schedule", "no number"),
+        ("s2-latency-apscheduler", "≤ 5"),
+        ("s2-infra-celery", "≥ 3"),
+    ],
+)
+def test_a_published_range_is_shown_as_it_was_published(id_: str, text: str) -> None:
+    assert [figure.text for figure in published.load() if figure.id == id_] == [text]
+
+
+# --- what stands beside what ----------------------------------------------------------------------------
+
+
+def test_a_figure_with_a_variant_is_held_against_that_variant(found: dict[str, Section]) -> None:
+    throughput = found["throughput"]
+    for variant in ("thread-pool", "process-pool"):
+        own = line(throughput, "apscheduler", variant).published
+        assert own is not None
+        assert own.id == f"s2-throughput-apscheduler-{variant}"
+    assert str(line(throughput, "celery", "redis").verdict) == "within"
+
+
+def test_a_figure_without_a_variant_is_held_against_every_default_variant(found: dict[str, Section]) -> None:
+    latency = found["latency"]
+    assert (
+        line(latency, "apscheduler", "thread-pool").published
+        == line(latency, "apscheduler", "process-pool").published
+    )
+    assert str(line(latency, "schedule", "tight").verdict) == "within"
+    assert str(line(latency, "schedule", "poll-1s").verdict) == "above"
+
+
+def test_systems_that_the_survey_leaves_out_have_no_verdict(found: dict[str, Section]) -> None:
+    assert str(line(found["throughput"], "dramatiq", "redis").verdict) == ""
+
+
+def test_published_systems_that_were_not_measured_are_listed_without_a_figure(
+    found: dict[str, Section],
+) -> None:
+    rabbit = line(found["throughput"], "celery", "rabbitmq")
+    assert (rabbit.interval, str(rabbit.verdict)) == (None, "not measured")
+    for key in ("throughput", "latency", "cpu", "components"):
+        missing = {x.subject.system for x in found[key].lines if x.verdict.word is Word.NOT_MEASURED}
+        assert {"airflow", "dagster", "prefect", "temporal"} <= missing
+
+
+def test_memory_holds_rss_against_rss_and_says_over_how_many_processes(found: dict[str, Section]) -> None:
+    memory = found["memory"]
+    worker = line(memory, "celery", "redis", "worker")
+    assert worker.interval is not None
+    assert worker.beside["rss"] is not None
+    assert worker.beside["rss"].value > worker.interval.value
+    assert str(worker.verdict) == "above (RSS summed over 3 processes)"
+    assert str(line(memory, "celery", "redis", "broker").verdict) == "below"
+    assert str(line(memory, "schedule", "tight", "client").verdict) == "above"
+
+
+def test_cpu_is_compared_at_ten_ms_with_the_reservation_that_the_survey_gives_no_length(
+    found: dict[str, Section],
+) -> None:
+    assert found["cpu"].condition == "10 ms of work"
+    assert "the survey gives no task length" in str(line(found["cpu"], "celery", "redis").verdict)
+
+
+def test_another_condition_than_the_surveys_is_not_comparable(tmp_path: Path) -> None:
+    store = create(tmp_path, info())
+    cell = Cell("celery", "redis", "throughput", {"tasks": 5000}, 1)
+    store.write_cell(cell, Status.OK, "", [Metric("throughput", "tasks/s", 1000, 5000)], {})
+    section = sections(read_run(store.path))[0]
+    verdict = str(line(section, "celery", "redis").verdict)
+    assert verdict == "not comparable (the survey drained 1000 no-op tasks)"
+
+
+# --- failures, ranks ------------------------------------------------------------------------------------
+
+
+def test_a_partial_figure_says_what_is_missing(found: dict[str, Section]) -> None:
+    partial = line(found["throughput"], "dramatiq", "redis")
+    assert (partial.trials, partial.status) == (4, "partial")
+    assert partial.reason.startswith("2 of 6 trials failed: timeout: drain not over after 120 s")
+
+
+def test_a_system_that_failed_every_time_is_a_line_without_a_figure(found: dict[str, Section]) -> None:
+    failed = line(found["memory"], "rq", "redis-simple")
+    assert (failed.interval, failed.reason) == (
+        None,
+        "6 of 6 trials failed: error: worker exited with code 1",
+    )
+
+
+def test_lost_tasks_of_failed_trials_are_counted(made_up: Path) -> None:
+    fate = next(table for table in further_tables(read_run(made_up)) if table.key == "fates")
+    lost = {(row["system"], row["variant"]): row["lost"] for row in fate.records}
+    assert lost["Dramatiq", "redis"] == 12
+    assert sum(lost.values()) == 12
+
+
+def test_failed_trials_are_listed_one_by_one(made_up: Path) -> None:
+    failed = next(table for table in further_tables(read_run(made_up)) if table.key == "failures")
+    assert len(failed.records) == 4 + 6
+
+
+def test_only_systems_that_promise_the_same_are_ranked_together(found: dict[str, Section]) -> None:
+    ranks = {
+        (x.group, *x.subject.key): x.rank
+        for x in found["throughput"].lines
+        if x.verdict.word is not Word.NOT_MEASURED
+    }
+    assert ranks == {
+        ("at-least-once", "dramatiq", "redis"): "1",
+        ("at-least-once", "rq", "redis-simple"): "2=",
+        ("at-least-once", "rq", "redis"): "2=",
+        ("at-most-once", "celery", "redis"): "1",
+        ("none", "schedule", "tight"): "1",
+        ("none", "schedule", "poll-1s"): "2",
+        ("none", "apscheduler", "thread-pool"): "3",
+        ("none", "apscheduler", "process-pool"): "4",
+        ("floor", "reference", "threads"): "",
+        ("floor", "floor_redis", "redis"): "",
+    }
+
+
+def test_what_differs_by_less_than_the_floors_interval_is_not_ranked() -> None:
+    def one(name: str, family: str, value: float, half: float) -> Line:
+        subject = Subject(name, "v", name, family, "none", True, True)
+        ends = Interval(value, value - half, value + half, 6, 0.95)
+        return Line(subject, "", "ms", ends, 6, "1000", "", "ok", None, Verdict(Word.NOTHING))
+
+    near = [one("a", "timer", 10.0, 0.1), one("b", "timer", 10.5, 0.1)]
+    assert [x.rank for x in ranked(near, False)] == ["1", "2"]
+    assert [x.rank for x in ranked([*near, one("f", "floor", 1.0, 0.4)], False)] == ["1=", "1=", ""]
+
+
+def test_a_single_trial_has_no_rank(tmp_path: Path) -> None:
+    run = read_run(fabricate(tmp_path, FAKES[:3], trials=1).path)
+    assert {x.rank for section in sections(run) for x in section.lines} == {""}
+
+
+def test_too_few_samples_are_marked_not_ranked_and_not_compared(found: dict[str, Section]) -> None:
+    rq = line(found["latency"], "rq", "redis")
+    assert (rq.rank, rq.reason) == ("", "n < 1000")
+
+
+# --- formats --------------------------------------------------------------------------------------------
+
+
+def test_the_terminal_shows_the_five_tables_of_the_survey_and_how_the_run_was_made(made_up: Path) -> None:
+    text = io.StringIO()
+    report(made_up, {"terminal"}, made_up / "unused", Console(file=text, width=200))
+    shown = text.getvalue()
+    for title in (
+        "Throughput",
+        "Idle memory",
+        "P95 dispatch latency",
+        "CPU efficiency",
+        "Processes and services",
+    ):
+        assert f"\n{title}\n" in shown
+    assert "75 % of it measuring" in shown
+    assert not (made_up / "unused").exists()
+
+
+def test_every_format_is_byte_identical_when_written_again(
+    made_up: Path, written: Path, tmp_path: Path
+) -> None:
+    report(made_up, {"markdown", "csv", "html"}, tmp_path / "a" / "b", Console(file=io.StringIO()))
+    first = {file.relative_to(written): file for file in written.rglob("*") if file.is_file()}
+    again = {
+        file.relative_to(tmp_path / "a" / "b"): file
+        for file in (tmp_path / "a" / "b").rglob("*")
+        if file.is_file()
+    }
+    assert first.keys() == again.keys()
+    for name in first.keys() - {Path("report.html")}:
+        assert first[name].read_bytes() == again[name].read_bytes(), name
+    links = re.compile(rb'href="[^"#:]*"')  # those to the raw data depend on where the page lies
+    pages = [links.sub(b"", files[Path("report.html")].read_bytes()) for files in (first, again)]
+    assert pages[0] == pages[1]
+
+
+def test_the_tables_as_csv_hold_the_figures_of_the_summary_unrounded(made_up: Path, written: Path) -> None:
+    summary = read_run(made_up).summary
+    with (written / "tables" / "throughput.csv").open(newline="") as lines:
+        rows = [row for row in csv.DictReader(lines) if row["value"]]
+    assert len(rows) == len(FAKES)
+    for row in rows:
+        kept = (
+            (summary["system"] == row["system"]) & (summary["variant"] == row["variant"])
+            & (summary["metric"] == "throughput") & (summary["params"] == "tasks=1000")
+            & (summary["trial"] == "")
+        )  # fmt: skip
+        assert float(row["value"]) == float(summary[kept]["value"].iloc[0])
+
+
+class Page(HTMLParser):
+    """What a page would load, and its ids and the anchors that point at them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.ids: list[str] = []
+        self.anchors: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            elif name in ("href", "xlink:href") and (value or "").startswith("#"):
+                self.anchors.append((value or "")[1:])
+            elif name in ("src", "srcset", "action", "data", "poster", "href", "xlink:href") and tag != "a":
+                self.loads.append(value or "")
+
+
+def test_the_page_loads_nothing_from_anywhere(written: Path) -> None:
+    text = (written / "report.html").read_text()
+    assert Page(text).loads == ["data:,"]
+    assert not re.search(r"@import|url\((?!#)|<script|<iframe|xmlns", text)
+    outside = re.findall(r'(\S+?)="?https?://', text)
+    assert set(outside) == {"href"}
+
+
+def test_every_link_inside_the_page_arrives_and_no_id_is_given_twice(written: Path) -> None:
+    page = Page((written / "report.html").read_text())
+    assert len(page.ids) == len(set(page.ids))
+    assert set(page.anchors) <= set(page.ids)
+
+
+def test_links_to_the_raw_data_are_relative_and_arrive(made_up: Path, tmp_path: Path) -> None:
+    out = made_up / "report"
+    report(made_up, {"html", "csv"}, out, Console(file=io.StringIO()))
+    links = set(re.findall(r'<a href="([^"#:]+)"', (out / "report.html").read_text()))
+    assert {"../summary.csv", "../run.json", "../cells", "tables", "charts"} <= links
+    assert all((out / link).exists() for link in links)
+
+
+def test_every_chart_is_there_as_svg_and_png_and_in_the_page(written: Path) -> None:
+    names = {"throughput", "memory", "latency", "latency-distribution", "cpu", "startup"}
+    assert {file.name for file in (written / "charts").iterdir()} == {
+        f"{name}.{kind}" for name in names for kind in ("svg", "png")
+    }
+    page = (written / "report.html").read_text()
+    assert page.count("<svg") == len(names)
+    assert page.count('role="img"') == len(names)
+
+
+def test_text_of_a_run_cannot_become_markup(tmp_path: Path) -> None:
+    store = fabricate(tmp_path, FAKES[4:5], trials=1)
+    store.update_run(command="schedbench run '<script>alert(1)</script>'")
+    report(store.path, {"html"}, tmp_path / "out", Console(file=io.StringIO()))
+    assert "<script" not in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_run_that_was_cut_off_says_so_first(tmp_path: Path) -> None:
+    store = fabricate(tmp_path, FAKES[4:5], trials=1)
+    store.update_run(interrupted=True)
+    report(store.path, {"markdown"}, tmp_path / "out", Console(file=io.StringIO()))
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert f"cut off: {len(read_run(store.path).cells)} of 100 cells" in text.partition("## ")[0]
+
+
+def test_latencies_come_from_the_raw_events_without_warm_up(made_up: Path, found: dict[str, Section]) -> None:
+    values = by_variant(read_run(made_up), found["latency"].params_text)
+    assert len(values["celery", "redis"]) == 6 * 1000
+    assert len(values["rq", "redis"]) == 6 * 400
+    assert max(sample.max() for sample in values.values()) < 3_600_000
+
+
+def test_a_run_of_which_only_the_summary_was_kept_can_be_reported(tmp_path: Path) -> None:
+    store = fabricate(tmp_path, FAKES[:5], trials=2)
+    shutil.rmtree(store.path / "cells")
+    files = report(store.path, {"html", "markdown"}, tmp_path / "out", Console(file=io.StringIO()))
+    assert {file.stem for file in files} == {"throughput", "memory", "latency", "cpu", "startup", "report"}
+
+
+def test_a_report_that_cannot_be_written_is_one_line_with_advice(made_up: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot use"):
+        report(made_up, {"markdown"}, tmp_path / "file" / "out", Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.05031, "0.0503"), (9.996, "10.0"), (99.96, "100"), (12.34, "12.3"), (131_072, "131,000")],
+)
+def test_figures_have_three_digits(value: float, text: str) -> None:
+    assert number(value) == text
