@@ -20,7 +20,7 @@ class Memory(Scenario):
         "idle_s": Parameter(3.0, "seconds of idling, after the first tasks have run"),
         "tasks": Parameter(500, "tasks of the loaded part"),
         "rate": Parameter(100.0, "tasks per second of the loaded part"),
-        "payload": Parameter(1000, "bytes of payload in every task of the loaded part"),
+        "payload": Parameter(0, "bytes of payload in every task of the loaded part"),
     }
     profiles = {
         "quick": (Grid(2, ({"idle_s": 1.0, "tasks": 100},)),),
