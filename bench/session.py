@@ -109,7 +109,6 @@ def run(the_plan: Plan, target: store.Store, watcher: Watcher) -> Counter[Status
     began_s = time.monotonic()
     home = processes.Home()
     ended: Counter[Status] = Counter()
-    measuring_s = 0.0
     served: dict[str, Any] = dict(target.info.get("services", {}))
     already = target.done()
     cells = [cell for cell in the_plan.cells if cell.id not in already]
@@ -136,7 +135,6 @@ def run(the_plan: Plan, target: store.Store, watcher: Watcher) -> Counter[Status
             )
             ended[result.status] += 1
             served.update(result.details.get("services", {}))
-            measuring_s += float(result.details.get("measuring_s", 0.0))
             watcher.end(cell, result)
             if result.status is Status.INTERRUPTED:
                 interrupted = True
@@ -146,12 +144,12 @@ def run(the_plan: Plan, target: store.Store, watcher: Watcher) -> Counter[Status
         ended[Status.INTERRUPTED] += 1
     finally:
         home.close()
-        earlier = target.info
+        records = store.read_cells(target.path)
         target.update_run(
             interrupted=interrupted or sys.exc_info()[0] is not None,
             cells_done=len(target.done()),
-            wall_s=round(float(earlier.get("wall_s", 0)) + time.monotonic() - began_s, 1),
-            measuring_s=round(float(earlier.get("measuring_s", 0)) + measuring_s, 1),
+            wall_s=round(sum(record["seconds"] for record in records), 1),
+            measuring_s=round(sum(record["details"].get("measuring_s", 0.0) for record in records), 1),
             services=served,
         )
         target.write_summary()

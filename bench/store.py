@@ -23,8 +23,7 @@ import os
 import secrets
 import shutil
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -38,16 +37,11 @@ import pyarrow.parquet as pq
 
 from bench.errors import StoreError, unknown
 from bench.model import SUMMARY_COLUMNS, Cell, Metric, Status
-from bench.stats import median_interval
+from bench.summary import cell_of, summary_rows
 
 FORMAT: Final = 1
-REASON_CHARACTERS: Final = 160
-"""What an aggregate quotes of a trial's reason."""
 EVENT_COLUMNS: Final = ("task", "t_ns", "aux", "pid", "run", "kind", "domain")
 FREE_BYTES_WANTED: Final = 200 * 2**20
-INVALID: Final = "invalid"
-"""A metric with a remark that begins with this word is kept as a trial and left out of the aggregate.
-Remarks in a metric's note are parted by `; `."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +132,9 @@ class Store:
     def done(self) -> set[str]:
         """Ids of the cells that need not be measured again."""
         return {
-            cell_of(record).id for record in _cells(self.path) if record["status"] != Status.INTERRUPTED.value
+            cell_of(record).id
+            for record in read_cells(self.path)
+            if record["status"] != Status.INTERRUPTED.value
         }
 
     def update_run(self, **fields: Any) -> None:
@@ -151,7 +147,7 @@ class Store:
         text = io.StringIO()
         writer = csv.DictWriter(text, SUMMARY_COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(summary_rows(self.run_id, _cells(self.path)))
+        writer.writerows(summary_rows(self.run_id, read_cells(self.path)))
         path = self.path / "summary.csv"
         _replace(path, text.getvalue())
         return path
@@ -201,7 +197,7 @@ def read_run(path: Path) -> Run:
         StoreError: it cannot be read, or was written in a newer format.
     """
     info = _info(path)
-    cells = _cells(path)
+    cells = read_cells(path)
     file = path / "summary.csv"
     if cells:
         frame = pd.DataFrame(summary_rows(str(info["run_id"]), cells), columns=list(SUMMARY_COLUMNS))
@@ -252,120 +248,11 @@ def resolve(results: Path, run: str | Path) -> Path:
     raise unknown("run", str(run), runs(results) or ["(none yet)"])
 
 
-# --- the summary: cells in, rows out ---------------------------------------------------------------
-
-
-def summary_rows(run_id: str, cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """All rows of `summary.csv`: those of each trial, then the aggregates over its trials.
-
-    A trial that failed has a row without a metric; what it did measure is kept in rows of its own
-    status. Aggregates hold the trials that ended `ok` and say in `reason` which ones are missing.
-    """
-    groups: dict[tuple[str, str, str, str], list[Mapping[str, Any]]] = {}
-    for record in cells:
-        cell = cell_of(record)
-        groups.setdefault((cell.system, cell.variant, cell.scenario, cell.params_text), []).append(record)
-    rows: list[dict[str, Any]] = []
-    for names, members in sorted(groups.items()):
-        head = dict(zip(("run_id", "system", "variant", "scenario", "params"), (run_id, *names), strict=True))
-        members.sort(key=lambda record: int(record["cell"]["trial"]))
-        rows += [{**head, **row} for record in members for row in _trial_rows(record)]
-        rows += [{**head, **row} for row in _aggregate_rows(members)]
-    return rows
-
-
-def _trial_rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    trial, status, reason = record["cell"]["trial"], record["status"], record["reason"]
-    if status != Status.OK.value:
-        yield _row(trial=trial, status=status, reason=reason or status)
-    for metric in record["metrics"]:
-        yield _row(
-            trial=trial,
-            metric=metric["name"],
-            unit=metric["unit"],
-            value=metric["value"],
-            ci_low=metric["low"],
-            ci_high=metric["high"],
-            n=metric["n"],
-            status=status,
-            reason=metric["note"],
-        )
-
-
-def _aggregate_rows(members: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    good = [record for record in members if record["status"] == Status.OK.value]
-    bad = [record for record in members if record["status"] != Status.OK.value]
-    missing = _count(len(bad), len(members), "failed", [f"{r['status']}: {r['reason']}" for r in bad])
-    if bad and not good:
-        status = Counter(record["status"] for record in bad).most_common(1)[0][0]
-        yield _row(n=0, status=status, reason=missing)
-    by_name: dict[str, list[Mapping[str, Any]]] = {}
-    for record in good:
-        for metric in record["metrics"]:
-            by_name.setdefault(metric["name"], []).append(metric)
-    for name, metrics in by_name.items():
-        yield _aggregate(name, metrics, missing)
-
-
-def _aggregate(name: str, metrics: Sequence[Mapping[str, Any]], missing: str) -> dict[str, Any]:
-    """Median over trials; an invalid trial counts only where no trial is valid."""
-    valid = [metric for metric in metrics if not _is_invalid(metric) and metric["value"] is not None]
-    used = valid or metrics
-    invalid = len(metrics) - len(used)
-    notes = [metric["note"] for metric in used if metric["note"]]
-    words = [missing] if missing else []
-    if invalid:
-        left_out = [metric["note"] or "no value" for metric in metrics if metric not in used]
-        words.append(_count(invalid, len(metrics), "left out", left_out))
-    for note, times in Counter(notes).items():
-        words.append(note if times == len(used) else f"{note} ({times} of {len(used)} trials)")
-    low, high = used[0]["low"], used[0]["high"]
-    values = [metric["value"] for metric in used if metric["value"] is not None]
-    value = values[0] if values else None
-    if len(values) == 1:
-        words.append("1 trial")
-    elif values:
-        interval = median_interval(values)
-        value, low, high = interval.value, interval.low, interval.high
-        if low is not None and interval.coverage < 0.95:
-            words.append(f"interval of {len(values)} trials covers {100 * interval.coverage:.0f} %")
-    status = "partial" if missing or invalid else Status.OK.value
-    return _row(
-        metric=name,
-        unit=metrics[0]["unit"],
-        value=value,
-        ci_low=low,
-        ci_high=high,
-        n=len(used),
-        status=status,
-        reason="; ".join(words),
-    )
-
-
-def _is_invalid(metric: Mapping[str, Any]) -> bool:
-    return any(remark.startswith(INVALID) for remark in str(metric["note"]).split("; "))
-
-
-def _count(part: int, whole: int, verb: str, reasons: Iterable[str]) -> str:
-    """One remark on trials that are missing; the whole of each reason stands in the row of its trial."""
-    first = dict.fromkeys(reason.replace("; ", ", ")[:REASON_CHARACTERS] for reason in reasons)
-    return f"{part} of {whole} trials {verb}: {', '.join(first)}" if part else ""
-
-
-def _row(**fields: Any) -> dict[str, Any]:
-    given = {key: "" if value is None else value for key, value in fields.items()}
-    return {**dict.fromkeys(SUMMARY_COLUMNS[5:], ""), **given}
-
-
 # --- files ------------------------------------------------------------------------------------------
 
 
-def cell_of(record: Mapping[str, Any]) -> Cell:
-    """The cell that a parsed `cell.json` is about."""
-    return Cell(**record["cell"])
-
-
-def _cells(path: Path) -> list[dict[str, Any]]:
+def read_cells(path: Path) -> list[dict[str, Any]]:
+    """Every `cell.json` of a run, in the order of the cells' names."""
     return [_load(file) for file in sorted(path.glob("cells/*/cell.json"))]
 
 

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from bench.model import PHASE_SHIFT, Kind, Status
-from bench.store import Run, cell_of, on_disk
+from bench.store import Run, on_disk
+from bench.summary import cell_of
 
 Latencies = npt.NDArray[np.float64]
 
