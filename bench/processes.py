@@ -85,6 +85,7 @@ class Home:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.hierarchy = cgroups.hierarchy()
         self.subreaper = become_subreaper()
+        os.environ[MARKER] = self.name  # for what runs beside the cells: an installer and its children
 
     @property
     def cpu_source(self) -> str:
@@ -98,13 +99,14 @@ class Home:
 
     def close(self) -> None:
         """End whatever a cell left behind and remove the folder."""
+        os.environ.pop(MARKER, None)
         _clean(self.folder)
 
 
 def _marked(name: str) -> Iterator[int]:
     """Processes that carry the marker of harness `name` in their environment."""
     wanted = f"{MARKER}={name}".encode()
-    for pid in psutil.pids():
+    for pid in set(psutil.pids()) - {os.getpid()}:
         with contextlib.suppress(OSError):
             if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                 yield pid
@@ -181,6 +183,7 @@ class Group:
         self._roles: dict[int, str] = {}
         self._reaped_ns: dict[str, int] = {}
         self._seen_ns: dict[int, int] = {}
+        self._strangers = {process.pid for process in psutil.Process().children()}
         if home.hierarchy:
             self.folder = home.hierarchy.folder / f"schedbench-{home.name}-{name}"
             home.note("cgroups", str(self.folder))
@@ -240,25 +243,24 @@ class Group:
         for child in self.children:
             for pid in _tree(child.popen.pid):
                 found[pid] = child.role
-        for process in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if process.pid not in found and process.status() != psutil.STATUS_ZOMBIE:
-                    known = self._roles.get(process.pid)
-                    if known or process.environ().get(MARKER) == self.home.name:
-                        found[process.pid] = known or Role.WORKER
+        for orphan in self._orphans():
+            for pid in _tree(orphan):
+                found[pid] = self._roles.get(pid) or self._roles.get(orphan) or Role.WORKER
         self._roles.update(found)
         return found
 
+    def _orphans(self) -> list[int]:
+        """Processes of this cell whose parent has gone, so that they were handed to us as the subreaper."""
+        known = self._strangers | {child.popen.pid for child in self.children}
+        return [process.pid for process in psutil.Process().children() if process.pid not in known]
+
     def _reap_orphans(self) -> None:
-        """Collect dead processes that were handed to us as the subreaper, and the CPU they used."""
-        own = {child.popen.pid for child in self.children}
-        for process in psutil.Process().children():
-            if process.pid in own or process.pid not in self._roles:
-                continue
-            with contextlib.suppress(ChildProcessError, psutil.NoSuchProcess):
-                pid, _, usage = os.wait4(process.pid, os.WNOHANG)
+        """Collect dead orphans, and the CPU they used."""
+        for orphan in self._orphans():
+            with contextlib.suppress(ChildProcessError):
+                pid, _, usage = os.wait4(orphan, os.WNOHANG)
                 if pid:
-                    role = self._roles.pop(pid)
+                    role = self._roles.pop(pid, Role.WORKER)
                     used_ns = round((usage.ru_utime + usage.ru_stime) * 1e9)
                     self._reaped_ns[role] = self._reaped_ns.get(role, 0) + used_ns
                     self._seen_ns.pop(pid, None)
@@ -337,19 +339,16 @@ class Group:
         for child in self.children:
             if roles is None or child.role in roles:
                 child.popen.wait(timeout=10)
+        self._reap_orphans()
 
 
 def _tree(pid: int) -> list[int]:
     """A live process and all its live descendants."""
+    found = []
     with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        if process.status() != psutil.STATUS_ZOMBIE:
-            return [
-                pid,
-                *(
-                    child.pid
-                    for child in process.children(recursive=True)
-                    if child.status() != psutil.STATUS_ZOMBIE
-                ),
-            ]
-    return []
+        root = psutil.Process(pid)
+        for process in (root, *root.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):  # one that ends now must not hide the others
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process.pid)
+    return found

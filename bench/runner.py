@@ -49,9 +49,9 @@ LOOK_S = 0.02
 READY_S = 60.0
 STOP_GRACE_S = 10.0
 CANARY_WAVES = 5
-CANARY_WORK = "sleep:50"
+CANARY_WORK = "sleep:20"
 CANARIES_PER_SLOT = 4
-"""More than one, because a worker that prefetches takes several to itself."""
+"""In the first wave; twice as many in each one after, because a worker that prefetches takes many."""
 SETTLE_S = 0.1
 TRIAL_SEED = 1_000_003
 """Arrivals differ between trials, and are the same for every system in one trial."""
@@ -350,26 +350,28 @@ class _Run:
     def _canaries(self) -> None:
         """Send waves of short sleeps until as many ran at once as there are slots."""
         self.progress("waiting for the workers")
-        before = self.tail.ended(CANARY_PHASE)
+        wanted = self.tail.ended(CANARY_PHASE)
         sent = self.sent.pop(CANARY_PHASE, 0)
         most, wave_n = 0, CANARIES_PER_SLOT * self.slots
-        for wave in range(CANARY_WAVES):
+        for _ in range(CANARY_WAVES):
             load = Load(sent + wave_n, work=CANARY_WORK)
             # Ids of earlier waves must not come again: a wave is the tail of a longer load.
             answer = self._order(
                 "play", READY_S, phase=CANARY_PHASE, load=asdict(load), ahead=False, skip=sent
             )
-            sent += answer["sent"]
+            sent += wave_n
+            wanted += wave_n
             if answer["refused"]:
                 raise CellError(f"submit raised for a canary: {answer['error']}")
             self._until(
-                functools.partial(self._canaries_ended, before + wave_n * (wave + 1)),
+                functools.partial(self._canaries_ended, wanted),
                 READY_S,
                 "waiting for the first task",
             )
             most = max(most, ledger.at_once(ledger.read(self.ledger).records))
             if most >= self.slots:
                 break
+            wave_n *= 2
         self.details["tasks_at_once"] = most
         self.sent[CANARY_PHASE] = sent
 

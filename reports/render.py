@@ -56,6 +56,13 @@ def report(run_path: Path, formats: set[str], out: Path, console: Console) -> li
     return written
 
 
+def excerpt(run: Run, key: str) -> str:
+    """One survey table of a run (`throughput`, `memory`, `latency`, `cpu`, `components`) as Markdown."""
+    table = next(survey_table(section) for section in sections(run) if section.key == key)
+    head = f"{table.title} of {subtitle(run)}. {table.lead}"
+    return "\n".join([head, "", *_markdown_table(table)])
+
+
 def _links(run: Run, out: Path, written: Iterable[Path]) -> dict[str, str]:
     """The raw data of the run, by its path relative to the page."""
     files = ["summary.csv", "run.json", "cells"]
@@ -137,17 +144,21 @@ def _markdown(run: Run, tables: Iterable[Table], drawn: Sequence[Chart]) -> str:
         for name in CHARTS_OF.get(table.key, ()):
             if name in by_name:
                 lines += [f"![{by_name[name].alt}](charts/{name}.svg)", ""]
-        lines += [_markdown_row(column.label for column in table.columns)]
-        lines += [_markdown_row(_rule(column) for column in table.columns)]
-        for group in table.groups:
-            if group.title:
-                lines.append(_markdown_row(["", f"**{group.title}**", *[""] * (len(table.columns) - 2)]))
-            lines += [_markdown_row(_markdown_entry(entry) for entry in row) for row in group.rows]
-        lines.append("")
-        lines += [f"{place}. {note}" for place, note in enumerate(table.notes, start=1)]
-        lines += [""] if table.notes else []
+        lines += _markdown_table(table)
     lines += ["## How this run was made", "", *(f"- {fact.name}: {fact.text}" for fact in facts(run)), ""]
     return "\n".join(lines)
+
+
+def _markdown_table(table: Table) -> list[str]:
+    lines = [_markdown_row(column.label for column in table.columns)]
+    lines += [_markdown_row(_rule(column) for column in table.columns)]
+    for group in table.groups:
+        if group.title:
+            lines.append(_markdown_row(["", f"**{group.title}**", *[""] * (len(table.columns) - 2)]))
+        lines += [_markdown_row(_markdown_entry(entry) for entry in row) for row in group.rows]
+    lines.append("")
+    lines += [f"{place}. {note}" for place, note in enumerate(table.notes, start=1)]
+    return [*lines, ""] if table.notes else lines
 
 
 def _rule(column: Column) -> str:

@@ -25,6 +25,7 @@ from bench.scenario import (
 )
 
 MOST_TASKS = 200_000
+SIZING_TASKS = 200
 
 
 class Throughput(Scenario):
@@ -32,8 +33,12 @@ class Throughput(Scenario):
 
     title = "Throughput of a full queue (drain)"
     parameters = {
-        "tasks": Parameter(1000, "tasks queued before the workers start (the survey's condition is 1000)"),
-        "seconds": Parameter(0.0, "then a second drain, sized to last about this long; 0 for none"),
+        "tasks": Parameter(
+            1000, "tasks queued before the workers start (the survey's condition), or at least so many"
+        ),
+        "seconds": Parameter(
+            0.0, "queue as many as last about this long, by a short drain before; 0 for just `tasks`"
+        ),
         "work": Parameter("noop", "what a task does: noop, sleep:MS, io:MS:BYTES, cpu:MS"),
         "payload": Parameter(0, "bytes of payload in every task"),
     }
@@ -59,10 +64,11 @@ class Throughput(Scenario):
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
         limit = variant.queue_limit or MOST_TASKS
-        n = min(int(params["tasks"]), limit)
+        # Of a longer drain, the first one only tells the size.
+        n = min(SIZING_TASKS if params["seconds"] else params["tasks"], limit)
         outcome = yield from self._drain("", n, params)
         if params["seconds"]:
-            n = min(max(n, math.ceil(outcome.rate_hz * params["seconds"])), limit)
+            n = min(max(params["tasks"], math.ceil(outcome.rate_hz * params["seconds"])), limit)
             yield from self._drain("long ", n, params)
 
     def _drain(self, prefix: str, n: int, params: Mapping[str, Any]) -> Phases:
