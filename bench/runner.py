@@ -127,6 +127,7 @@ class _Run:
         self.slots = min(slots, self.variant.max_slots or slots)
         self.progress = progress
         self.ahead = "enqueue" not in system.capabilities
+        folder = folder.absolute()  # the processes of a cell have another working directory
         self.logs, self.ledger = folder / "logs", folder / "ledger"
         self.work = home.folder / f"cell-{time.monotonic_ns()}"
         for made in (self.logs, self.ledger, self.work, self.work / "home"):
