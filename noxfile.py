@@ -54,6 +54,13 @@ def overhead(session: nox.Session) -> None:
 
 
 @nox.session
+def agree(session: nox.Session) -> None:
+    """The harness beside scripts that use each library directly (`-- REPETITIONS`, default 3)."""
+    install(session)
+    session.run("python", "-m", "tests.direct.agree", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Ruff: lint and format."""
     session.install(*nox.project.dependency_groups(PROJECT, "lint"))

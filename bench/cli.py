@@ -43,17 +43,26 @@ console = _console()
 errors = _console(stderr=True)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            raise unknown("command", args[0], [name for name, one in self.commands.items() if not one.hidden])
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="schedbench")
 def cli() -> None:
-    r"""Measure what Python schedulers, task queues and orchestrators cost and promise on this machine.
+    """Measure what Python schedulers, task queues and orchestrators cost and promise on this machine.
 
     \b
     A first session:
       schedbench doctor                  what this machine can run, and how noisy it is
       schedbench run celery rq           measure two systems (quick profile: a few minutes)
       schedbench report                  tables beside the published figures, charts, one HTML page
-    """
+    """  # noqa: D301 - click wants the backspace itself
 
 
 @cli.command("list")
@@ -173,7 +182,7 @@ def run(
     resume: str | None,
     results: Path,
 ) -> None:
-    r"""Measure systems and keep everything that was recorded.
+    """Measure systems and keep everything that was recorded.
 
     SYSTEM is a name from `schedbench list`, with :VARIANT for one configuration or :all for every one,
     or the path of an adapter file. Without any, the default variants of all systems are measured.
@@ -184,7 +193,7 @@ def run(
       schedbench run rq --scenario latency --set rate=20 --set arrival=constant
       schedbench run ./my_adapter.py
       schedbench run --resume latest
-    """
+    """  # noqa: D301
     if provider not in PROVIDERS:
         raise unknown("provider of services", provider, PROVIDERS)
     asked = session.Request(

@@ -51,7 +51,10 @@ class Child:
 
 
 def _started(pid: int) -> int:
-    """Start time of a process in clock ticks since boot: with the pid, its identity. 0 if it is gone."""
+    """Start time of a process in clock ticks since boot: with the pid, its identity. 0 if it is gone.
+
+    A zombie is gone: not every init of a container collects those it is handed.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -60,7 +63,8 @@ def _started(pid: int) -> int:
         with contextlib.suppress(psutil.NoSuchProcess):
             return int(psutil.Process(pid).create_time() * 100)
         return 0
-    return int(stat.rpartition(")")[2].split()[19])
+    fields = stat.rpartition(")")[2].split()
+    return 0 if fields[0] in "ZX" else int(fields[19])
 
 
 def state_folder() -> Path:
@@ -124,7 +128,7 @@ def _remains(folder: Path) -> set[int]:
     for pid in list(found):
         with contextlib.suppress(psutil.NoSuchProcess):
             found.update(child.pid for child in psutil.Process(pid).children(recursive=True))
-    return found
+    return {pid for pid in found if _started(pid)}
 
 
 def _lines(path: Path) -> list[str]:
@@ -237,7 +241,8 @@ class Group:
     def members(self) -> dict[int, str]:
         """Every live process of this cell, descendants included, with its role."""
         if self.groups:
-            return {pid: role for role, group in self.groups.items() for pid in group.pids()}
+            starting = {child.popen.pid: child.role for child in self.children if child.popen.poll() is None}
+            return starting | {pid: role for role, group in self.groups.items() for pid in group.pids()}
         self._reap_orphans()
         found: dict[int, str] = {}
         for child in self.children:

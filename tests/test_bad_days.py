@@ -26,8 +26,8 @@ from typing import Any
 import psutil
 import pytest
 
-from bench import cgroups, cli, services, session
-from bench.environments import CACHE_VARIABLE, cache_folder
+from bench import cgroups, cli, discovery, environments, services, session
+from bench.environments import CACHE_VARIABLE
 from bench.model import SUMMARY_COLUMNS
 from bench.processes import MARKER
 from tests.conftest import ROOT, Command
@@ -147,6 +147,23 @@ def one_line(output: str, errors: str) -> str:
     return lines[0]
 
 
+Inside = Callable[..., tuple[object, str]]
+
+
+@pytest.fixture
+def inside(harness: Harness, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Inside:
+    """The command line in this process, for what ends before anything starts: exit code and error line."""
+
+    def call(*words: str) -> tuple[object, str]:
+        monkeypatch.chdir(harness.folder)
+        monkeypatch.setattr(sys, "argv", ["schedbench", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, one_line(*capsys.readouterr())
+
+    return call
+
+
 # --- names and values that do not exist -----------------------------------------------------------
 
 
@@ -183,44 +200,41 @@ def one_line(output: str, errors: str) -> str:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_usage_error(
-    harness: Harness,
-    words: Sequence[str],
-    said: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(harness.folder)
-    monkeypatch.setattr(sys, "argv", ["schedbench", *words])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    output, errors = capsys.readouterr()
-    assert ended.value.code == 2
-    assert said in one_line(output, errors)
+def test_usage_error(harness: Harness, inside: Inside, words: Sequence[str], said: str) -> None:
+    code, line = inside(*words)
+    assert code == 2
+    assert said in line
     assert not (harness.folder / "results").exists()
 
 
-def test_the_nearest_run_is_named(harness: Harness) -> None:
-    assert harness("run", "reference", *THROUGHPUT).returncode == 0
-    (run,) = harness.runs()
-    done = harness("report", run.name[:-1] + "!")
-    assert done.returncode == 2
-    assert f"did you mean {run.name!r}?" in one_line(done.stdout, done.stderr)
+def test_the_nearest_run_is_named(harness: Harness, inside: Inside) -> None:
+    recorded(harness, "20200101-000000-abcd")
+    for words in (("report", "20200101-000000-abce"), ("run", "--resume", "20200101-000000-abce")):
+        code, line = inside(*words)
+        assert code == 2
+        assert "did you mean '20200101-000000-abcd'?" in line
 
 
-def test_header_with_an_unknown_key(harness: Harness) -> None:
+def recorded(harness: Harness, run_id: str, **info: Any) -> None:
+    """A run that an earlier session has left."""
+    folder = harness.folder / "results" / run_id
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"format": 1, "run_id": run_id, **info}))
+
+
+def test_header_with_an_unknown_key(harness: Harness, inside: Inside) -> None:
     path = Path(harness.folder / harness.adapter())
     path.write_text(path.read_text().replace("# guarantee =", "# garantee ="))
-    done = harness("run", "./spool.py")
-    assert done.returncode == 2
-    assert "did you mean 'guarantee'?" in one_line(done.stdout, done.stderr)
+    code, line = inside("run", "./spool.py")
+    assert code == 2
+    assert "did you mean 'guarantee'?" in line
     assert harness.runs() == []
 
 
-def test_two_adapters_of_one_name(harness: Harness) -> None:
-    done = harness("run", "reference", harness.adapter("reference"))
-    assert done.returncode == 2
-    assert "reference" in one_line(done.stdout, done.stderr)
+def test_two_adapters_of_one_name(harness: Harness, inside: Inside) -> None:
+    code, line = inside("run", "reference", harness.adapter("reference"))
+    assert code == 2
+    assert "reference" in line
     assert harness.runs() == []
 
 
@@ -297,7 +311,7 @@ def test_task_body_that_hangs(harness: Harness) -> None:
 )
 def test_task_body_that_raises_is_a_fate(harness: Harness, scenario: tuple[str, ...]) -> None:
     done = harness("run", "reference", *scenario, "--set", "work=raise")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stdout + done.stderr
     values = {row["metric"]: row["value"] for row in harness.summary() if row["trial"]}
     assert float(values["tasks_failed"]) == 20
     assert float(values["tasks_ok"]) == float(values["tasks_lost"]) == 0
@@ -379,16 +393,13 @@ def test_disk_that_fills_up_in_the_middle(harness: Harness) -> None:
         assert [cell["status"] for cell in harness.cells()] == ["ok", "ok"]
 
 
-def test_run_of_a_newer_format(harness: Harness) -> None:
-    assert harness("run", "reference", *THROUGHPUT).returncode == 0
-    (run,) = harness.runs()
-    info = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps({**info, "format": 99}))
-    for words in (("report", run.name), ("run", "--resume", run.name)):
-        done = harness(*words)
-        assert done.returncode == 1
-        assert "has format 99" in one_line(done.stdout, done.stderr)
-        assert "upgrade schedbench" in one_line(done.stdout, done.stderr)
+def test_run_of_a_newer_format(harness: Harness, inside: Inside) -> None:
+    recorded(harness, "20200101-000000-abcd", format=99)
+    for words in (("report",), ("run", "--resume", "20200101-000000-abcd")):
+        code, line = inside(*words)
+        assert code == 1
+        assert "has format 99" in line
+        assert "upgrade schedbench" in line
 
 
 # --- Ctrl-C ---------------------------------------------------------------------------------------
@@ -420,7 +431,7 @@ def at(phase: str, harness: Harness) -> tuple[dict[str, str], tuple[str, ...]]:
         "drain": ({"RUN": f"        {here}\n{RUN.replace('kind', repr(f'sleep:{LONG_S}000'))}"}, THROUGHPUT),
         "load": (
             {"SUBMIT": SUBMIT + f"        if task.id >> 32 and task.id & 7 == 7:\n            {here}\n"},
-            (*LATENCY, "--set", "tasks=300"),
+            (*LATENCY, "--set", "tasks=150"),
         ),
         "teardown": (
             {"SUBMIT": f"    def close(self) -> None:\n        {still}\n\n" + SUBMIT},
@@ -470,8 +481,8 @@ def test_interrupted(harness: Harness, phase: str, signals: list[signal.Signals]
 
 def test_interrupted_while_another_builds(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(harness.folder / "cache"))
-    assert harness("run", "reference", *THROUGHPUT, "--results", "first").returncode == 0
-    (lock,) = cache_folder().glob("envs/*.lock")
+    environments.ensure(discovery.systems()["reference"])
+    (lock,) = environments.cache_folder().glob("envs/*.lock")
     with lock.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         running = harness.start("run", "reference", *THROUGHPUT)
@@ -566,11 +577,11 @@ def with_daemon(harness: Harness, environ: str) -> str:
     return harness.adapter(WORK=DAEMON.format(path=str(harness.folder / "daemons"), environ=environ) + WORK)
 
 
-@pytest.mark.parametrize("environ", ["os.environ", "{}"], ids=["marked", "bare"])
 @pytest.mark.parametrize("source", ["cgroup2", "cgroup1", "psutil"])
-def test_daemon_of_a_worker_ends_with_its_cell(harness: Harness, source: str, environ: str) -> None:
+def test_daemon_of_a_worker_ends_with_its_cell(harness: Harness, source: str) -> None:
+    """Even one that carries no mark."""
     needs_source(source)
-    done = harness("run", with_daemon(harness, environ), *THROUGHPUT, **{cgroups.SOURCE_VARIABLE: source})
+    done = harness("run", with_daemon(harness, "{}"), *THROUGHPUT, **{cgroups.SOURCE_VARIABLE: source})
     assert done.returncode == 0
     assert len(daemons(harness)) == harness.only_cell()["details"]["slots"]
     assert [pid for pid in daemons(harness) if alive(pid)] == []
@@ -584,10 +595,15 @@ def needs_source(source: str) -> None:
         pytest.skip(f"no writable {source} hierarchy here")
 
 
-@pytest.mark.parametrize("environ", ["os.environ", "{}"], ids=["marked", "bare"])
-def test_killed_harness_with_a_daemon(harness: Harness, environ: str) -> None:
-    if environ == "{}" and cgroups.hierarchy() is None:
-        pytest.skip("without control groups nothing tells where such a daemon came from")
+@pytest.mark.parametrize(
+    ("source", "environ"), [("cgroup2", "{}"), ("cgroup1", "{}"), ("psutil", "os.environ")]
+)
+def test_killed_harness_with_a_daemon(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, source: str, environ: str
+) -> None:
+    """Found by its control group, or else by its mark."""
+    needs_source(source)
+    monkeypatch.setenv(cgroups.SOURCE_VARIABLE, source)
     adapter = with_daemon(harness, environ)
     running = harness.start("run", adapter, *THROUGHPUT, "--set", f"work=sleep:{LONG_S}000")
     until(lambda: len(daemons(harness)) > 0, "a daemon")

@@ -1,0 +1,239 @@
+"""The command line, as a user calls it: what each command prints, writes and returns."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from bench import __version__, cli, discovery
+from bench.model import SUMMARY_COLUMNS, Fate
+from bench.sampler import COLUMNS
+from bench.store import EVENT_COLUMNS
+from tests.conftest import Command
+
+COMMANDS = ("list", "doctor", "run", "report")
+
+TINY = {
+    "tasks": 30,
+    "seconds": 0,
+    "rate": 200,
+    "warmup_s": 0.1,
+    "work_ms": 1,
+    "burn_s": 0.05,
+    "idle_s": 0.3,
+}
+"""Values with which every scenario is over in a moment."""
+
+ONLY = {"latency": {"load": 0}}
+
+
+def in_this_process(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
+    """The exit code of a command that only prints."""
+    monkeypatch.setattr(sys, "argv", ["schedbench", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not in_this_process(monkeypatch, *filter(None, [command]), "--help")
+    output, errors = capsys.readouterr()
+    assert output.startswith("Usage:")
+    assert errors == ""
+    if not command:
+        assert all(f"\n  {name} " in output for name in COMMANDS)
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not in_this_process(monkeypatch, "--version")
+    assert capsys.readouterr().out.split()[-1] == __version__
+
+
+def complaints(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """What stands on standard error, but for the remark that another harness runs on this machine."""
+    return [line for line in done.stderr.splitlines() if not line.startswith("another schedbench")]
+
+
+def test_list_names_everything_there_is(schedbench: Command) -> None:
+    text = schedbench("list")
+    data = schedbench("list", "--json")
+    assert (text.returncode, complaints(text), data.returncode, complaints(data)) == (0, [], 0, [])
+    shown = json.loads(data.stdout)
+    expected = {
+        (system.name, variant.name): variant.name in system.default
+        for system in discovery.systems().values()
+        for variant in system.variants.values()
+    }
+    assert {(row["system"], row["variant"]): row["default"] for row in shown["systems"]} == expected
+    for row in shown["systems"]:
+        assert f"{row['system']}:{row['variant']}" in text.stdout
+        assert row["available"] or row["reason"]
+        assert row["guarantee"]
+    scenarios = discovery.scenarios()
+    assert set(shown["scenarios"]) == set(scenarios)
+    for name, described in shown["scenarios"].items():
+        assert name in text.stdout
+        assert set(described["parameters"]) == set(scenarios[name].parameters)
+
+
+def test_doctor(schedbench: Command) -> None:
+    text = schedbench("doctor")
+    data = schedbench("doctor", "--json")
+    assert (text.returncode, complaints(text), data.returncode, complaints(data)) == (0, [], 0, [])
+    checks = {check["name"]: check for check in json.loads(data.stdout)}
+    assert {
+        "Python",
+        "CPU",
+        "load",
+        "noise",
+        "timers",
+        "memory",
+        "CPU accounting",
+        "results",
+        "redis",
+    } <= set(checks)
+    for name, check in checks.items():
+        assert name in text.stdout
+        assert check["state"] in {"ok", "note", "missing"}
+        assert check["found"]
+        assert check["state"] != "missing" or check["advice"] or check["found"]
+    assert not list(schedbench.folder.iterdir())
+
+
+# --- a run from end to end ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of every scenario on the reference system, twice."""
+    command = Command(tmp_path_factory.mktemp("reference"))
+    scenarios = discovery.scenarios()
+    sets = [f"{key}={value}" for key, value in TINY.items()]
+    sets += [f"{name}.{key}={value}" for name, own in ONLY.items() for key, value in own.items()]
+    words = ["run", "reference", "--trials", "2", "--slots", "2", "--seed", "7"]
+    for name in scenarios:
+        words += ["--scenario", name]
+    for word in sets:
+        words += ["--set", word]
+    done = command(*words)
+    assert (done.returncode, complaints(done)) == (0, []), done.stdout + done.stderr
+    (run,) = (command.folder / "results").iterdir()
+    assert f"schedbench report {run.name}" in done.stdout
+    assert done.stdout.count(" ok ") >= 2 * len(scenarios)
+    return run
+
+
+def cells(run: Path) -> dict[str, dict[str, Any]]:
+    return {file.parent.name: json.loads(file.read_text()) for file in run.glob("cells/*/cell.json")}
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "summary.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_files_of_a_run(reference: Path) -> None:
+    assert {path.name for path in reference.iterdir()} == {"run.json", "cells", "summary.csv"}
+    folders = list((reference / "cells").iterdir())
+    for folder in folders:
+        assert {path.name for path in folder.iterdir()} == {
+            "cell.json",
+            "events.parquet",
+            "tasks.parquet",
+            "resources.parquet",
+            "logs",
+        }
+    assert {cell["cell"]["scenario"] for cell in cells(reference).values()} == set(discovery.scenarios())
+
+
+def test_run_json(reference: Path) -> None:
+    info = json.loads((reference / "run.json").read_text())
+    assert info["format"] == 1
+    assert info["run_id"] == reference.name
+    assert info["command"].startswith("schedbench run reference --trials 2")
+    assert (info["seed"], info["slots"], info["trials"]) == (7, 2, 2)
+    assert info["cells_done"] == info["cells_planned"] == len(cells(reference))
+    assert info["interrupted"] is False
+    assert {"cpu", "cores", "memory_bytes", "kernel", "python"} <= set(info["machine"])
+    assert set(info["systems"]) == {"reference"}
+
+
+def test_cells(reference: Path) -> None:
+    for name, record in cells(reference).items():
+        assert (record["format"], record["status"], record["reason"]) == (1, "ok", ""), name
+        metrics = {metric["name"]: metric for metric in record["metrics"]}
+        submitted = metrics["tasks_ok"]["n"]
+        assert metrics["tasks_ok"]["value"] == submitted > 0
+        assert sum(metrics[f"tasks_{fate}"]["value"] for fate in Fate) == submitted
+        assert metrics["negative_latencies"]["value"] == 0
+
+
+def test_recorded_tables(reference: Path) -> None:
+    for folder in (reference / "cells").iterdir():
+        assert tuple(pq.read_schema(folder / "events.parquet").names) == EVENT_COLUMNS
+        assert tuple(pq.read_schema(folder / "resources.parquet").names) == COLUMNS
+        tasks = pq.read_table(folder / "tasks.parquet").to_pandas()
+        measured = tasks[tasks["phase"] > 0]
+        assert len(measured) > 0
+        assert (measured["ends"] == 1).all()
+
+
+def test_summary(reference: Path) -> None:
+    found = rows(reference)
+    assert tuple(found[0]) == SUMMARY_COLUMNS
+    assert {row["run_id"] for row in found} == {reference.name}
+    assert {row["trial"] for row in found} == {"1", "2", ""}
+    headlines = {
+        "throughput",
+        "dispatch_latency_p95",
+        "idle_pss.total",
+        "cpu_efficiency",
+        "startup",
+        "submit_rate",
+    }
+    assert headlines <= {row["metric"] for row in found}
+    keys = [(row["scenario"], row["params"], row["trial"], row["metric"]) for row in found]
+    assert len(set(keys)) == len(keys)
+    for scenario, params, trial, metric in keys:
+        if not trial:
+            assert (scenario, params, "1", metric) in keys
+            assert (scenario, params, "2", metric) in keys
+
+
+def test_nothing_is_left_to_do(reference: Path) -> None:
+    before = (reference / "summary.csv").read_text()
+    done = Command(reference.parent.parent)("run", "--resume", "latest")
+    assert done.returncode == 0
+    assert "nothing left to do" in done.stdout
+    assert (reference / "summary.csv").read_text() == before
+
+
+def test_report(reference: Path, tmp_path: Path) -> None:
+    done = Command(reference.parent.parent)("report", "--out", str(tmp_path / "out"))
+    assert (done.returncode, complaints(done)) == (0, [])
+    assert "Reference queue" in done.stdout or "reference" in done.stdout
+    suffixes = {path.suffix for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert {".html", ".md", ".csv", ".svg", ".png"} <= suffixes
+
+
+@pytest.mark.parametrize("format_", ["terminal", "markdown"])
+def test_report_of_a_run_given_by_its_path(reference: Path, tmp_path: Path, format_: str) -> None:
+    done = Command(tmp_path)("report", str(reference), "--format", format_, "--out", str(tmp_path / "out"))
+    assert (done.returncode, complaints(done)) == (0, [])
+    assert list((tmp_path / "out").rglob("*.html")) == []
+
+
+def test_results_folder_may_be_relative_or_absolute(schedbench: Command, tmp_path: Path) -> None:
+    words = ("run", "reference", "--trials", "1", "--scenario", "startup", "--results")
+    for folder in ("some/where", str(tmp_path / "else")):
+        assert schedbench(*words, folder).returncode == 0
+        (run,) = (tmp_path / folder).iterdir()
+        assert {cell["status"] for cell in cells(run).values()} == {"ok"}
