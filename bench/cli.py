@@ -215,7 +215,8 @@ def run(
         asked = session.requested(target)
     plan = session.plan(asked)
     for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, _interrupt)
+        if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup
+            signal.signal(signum, _interrupt)
     killed = processes.sweep()
     if killed:
         errors.print(f"ended {len(killed)} processes left by a run that was killed")

@@ -37,7 +37,7 @@ _SYSTEM_KEYS: Final[Mapping[str, type]] = {
 }  # fmt: skip
 _VARIANT_KEYS: Final[Mapping[str, type]] = {
     "summary": str, "services": list, "guarantee": str, "source": str, "settings": dict,
-    "max_slots": int, "queue_limit": int, "settle_s": float,
+    "max_slots": int, "queue_limit": int, "settle_s": float, "start_s": float,
 }  # fmt: skip
 
 

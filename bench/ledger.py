@@ -220,7 +220,7 @@ def fates(frame: pd.DataFrame, deadline_s: float) -> pd.Series[str]:
     """
     begun_ns = frame["start_ns"].fillna(frame["end_ns"])
     waited_ns = between_ns(frame.assign(begun_ns=begun_ns), "due_ns", "begun_ns")
-    late = (waited_ns > round(deadline_s * 1e9)).fillna(False).to_numpy(bool)
+    late = (waited_ns > deadline_s * 1e9).fillna(False).to_numpy(bool)
     ended = (frame["ends"] > 0).to_numpy()
     rules = {
         Fate.UNEXPECTED: frame["submits"] == 0,

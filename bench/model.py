@@ -62,6 +62,10 @@ class Task:
     delay_s: int = 0
 
 
+AHEAD_S: Final = 1
+"""How long before its due time a task is handed to a system that cannot run one at once."""
+
+
 # --- load -----------------------------------------------------------------------------------------
 
 
@@ -117,7 +121,6 @@ class Phase:
     memory: bool = False
     sample_s: float = 0.25
     ready: bool = True
-    cold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,7 @@ class Variant:
     max_slots: int | None = None
     queue_limit: int | None = None
     settle_s: float = 20.0
+    start_s: float = 60.0
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
-def evict(folder: Path) -> int:
-    """Ask the kernel to drop the cached pages of every file below `folder`; returns bytes asked for.
+def evict(folders: Iterable[Path]) -> int:
+    """Ask the kernel to drop the cached pages of every file below `folders`; returns bytes asked for.
 
     Pages that a running process maps stay. Source: posix_fadvise(2), POSIX_FADV_DONTNEED.
     """
     asked = 0
-    for root, _, names in os.walk(folder):  # os.walk: Path.walk came with 3.12
+    for root, _, names in itertools.chain.from_iterable(map(os.walk, folders)):
         for name in names:
             with contextlib.suppress(OSError):  # links to nowhere, sockets
                 descriptor = os.open(Path(root, name), os.O_RDONLY | os.O_NONBLOCK)

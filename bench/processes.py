@@ -34,6 +34,23 @@ LOG_CHARACTERS = 500
 STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
+@contextlib.contextmanager
+def deferred_signals() -> Iterator[None]:
+    """Put off the signals that end a run until the block is done; the first of them is then raised.
+
+    Handlers, not a signal mask: libraries start threads, and any of those would take the signal.
+    """
+    caught: list[int] = []
+    before = {one: signal.signal(one, lambda number, _: caught.append(number)) for one in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+        if caught:
+            signal.raise_signal(caught[0])
+
+
 @dataclass
 class Child:
     """A process that we started ourselves."""
@@ -120,9 +137,9 @@ def _remains(folder: Path) -> set[int]:
     """Processes that a dead harness left behind."""
     found = set(_marked(folder.name))
     for line in _lines(folder / "pids"):
-        pid, started = (int(word) for word in line.split())
-        if _started(pid) == started:
-            found.add(pid)
+        words = line.split()
+        if len(words) == 2 and all(map(str.isdigit, words)) and _started(int(words[0])) == int(words[1]):
+            found.add(int(words[0]))
     for line in _lines(folder / "cgroups"):
         found.update(cgroups.Group("cgroup2", Path(line)).pids())
     for pid in list(found):
@@ -132,7 +149,11 @@ def _remains(folder: Path) -> set[int]:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
+    """The lines of a file that another harness may be removing, or have been killed while writing."""
+    try:
+        return path.read_text().splitlines()
+    except FileNotFoundError:
+        return []
 
 
 def sweep() -> list[int]:
@@ -343,7 +364,8 @@ class Group:
             time.sleep(0.005)
         for child in self.children:
             if roles is None or child.role in roles:
-                child.popen.wait(timeout=10)
+                with contextlib.suppress(subprocess.TimeoutExpired):  # in the kernel: the sweep ends it later
+                    child.popen.wait(timeout=10)
         self._reap_orphans()
 
 

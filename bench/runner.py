@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import os
+import select
 import shutil
-import signal
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -22,7 +23,7 @@ import numpy as np
 from bench import ledger, pagecache, services
 from bench.agent.contract import CONTEXT_VARIABLE, Context
 from bench.agent.probe import DOMAIN_VARIABLE, LEDGER_VARIABLE
-from bench.agent.work import IO_VARIABLE
+from bench.agent.work import IO_VARIABLE, body_s
 from bench.environments import Environment, bundle
 from bench.errors import CellError, CellTimeout, ProcessDied, SchedbenchError, Unsupported
 from bench.link import Link
@@ -40,7 +41,7 @@ from bench.model import (
     Variant,
     Workers,
 )
-from bench.processes import STOP_SIGNALS, Child, Group, Home
+from bench.processes import Child, Group, Home, deferred_signals
 from bench.sampler import Sampler
 from bench.scenario import History, Scenario
 from bench.tail import Tail
@@ -81,12 +82,13 @@ def run_cell(
     folder: Path,
     slots: int,
     progress: Progress,
+    seed: int = 1,
 ) -> Result:
     """Run one cell; never raises for what a system or adapter does, only for the user's Ctrl-C.
 
     `folder` is the cell's place in the store: the ledger and the logs go there as they are written.
     """
-    run = _Run(cell, system, scenario, environment, home, folder, slots, progress)
+    run = _Run(cell, system, scenario, environment, home, folder, slots, progress, seed)
     status, reason = Status.OK, ""
     try:
         missing = scenario.unsupported(system, run.variant, run.params)
@@ -120,12 +122,14 @@ class _Run:
         folder: Path,
         slots: int,
         progress: Progress,
+        seed: int,
     ) -> None:
         self.cell, self.system, self.scenario, self.environment = cell, system, scenario, environment
         self.params = scenario.values(cell.params)
         self.variant: Variant = system.variants[cell.variant]
         self.slots = min(slots, self.variant.max_slots or slots)
         self.progress = progress
+        self.seed = seed
         self.ahead = "enqueue" not in system.capabilities
         folder = folder.absolute()  # the processes of a cell have another working directory
         self.logs, self.ledger = folder / "logs", folder / "ledger"
@@ -139,10 +143,12 @@ class _Run:
         self.environ: dict[str, str] = {}
         self.declared: list[dict[str, Any]] = []
         self.workers: list[Child] = []
-        self.up = self.in_process = False
+        self.up = self.in_process = self.ordered = False
         self.phases: dict[int, Phase] = {}
         self.sent: dict[int, int] = {}
         self.spawned_ns: dict[str, int] = {}
+        self.up_ns = 0
+        self.body_s = 0.0
         self.details: dict[str, Any] = {"slots": self.slots, "cpu_source": home.cpu_source}
         self.current = ""
         self.next_sample_s: float | None = None
@@ -155,7 +161,7 @@ class _Run:
         """Services up, client open."""
         python_path = bundle(self.system, self.work / "bundle")
         if self.scenario.cold(self.params):
-            self.details["evicted_bytes"] = pagecache.evict(self.environment.python.parent.parent)
+            self.details["evicted_bytes"] = pagecache.evict(self._python_files())
         self.environ = {
             "PATH": f"{self.environment.python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "HOME": str(self.work / "home"),
@@ -199,17 +205,17 @@ class _Run:
             outcome = self._phase(len(self.phases) + 1, phase)
         time.sleep(SETTLE_S)  # a duplicate of the last task would show up now
         self.client.stopping = True
-        self._order("close", STOP_GRACE_S)
+        try:
+            self._order("close", STOP_GRACE_S)
+        except CellError as error:  # what was measured is good all the same
+            self.details["close_failed"] = str(error)
 
     def tear_down(self) -> None:
         """End everything. A Ctrl-C in here is put off until it is done."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        try:
+        with deferred_signals():
             self.group.kill()
             self.link.close()
             shutil.rmtree(self.work, ignore_errors=True)
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def result(self, status: Status, reason: str) -> Result:
         """The history, and the figures computed from it."""
@@ -228,13 +234,14 @@ class _Run:
                 status, reason = Status.ERROR, f"the ledger is damaged: {seen}; nothing is computed from it"
         resources = self.sampler.frame()
         metrics: list[Metric] = []
-        if status in (Status.OK, Status.TIMEOUT) and self.phases:
+        if status is Status.OK and self.phases:
             history = History(
                 tasks, resources, self.phases, self.spawned_ns, self.ahead, str(self.details["cpu_source"])
             )
-            metrics = list(history.fates())
-            if status is Status.OK:
-                metrics += self.scenario.metrics(history, self.params)
+            metrics = [
+                *history.fates(self.scenario.deadline_s),
+                *self.scenario.metrics(history, self.params),
+            ]
         return Result(status, reason, metrics, self.details, found.records, tasks, resources)
 
     # -- phases
@@ -245,8 +252,7 @@ class _Run:
         self.progress(phase.name)
         load = phase.load
         up = phase.workers is Workers.UP
-        tell_ahead = self.ahead and load is not None
-        self._set_workers(phase, up=up and not tell_ahead)
+        self._set_workers(phase, up=up)
         began_s = time.monotonic()
         self.sampler.sample(phase.name, "begin", with_memory=phase.memory)
         self.with_memory, self.sample_s = phase.memory, phase.sample_s
@@ -254,12 +260,10 @@ class _Run:
         last_due_ns = 0
         if load is not None:
             last_due_ns = self._play(number, load, phase.limit_s)
-        if tell_ahead and up:
-            self._set_workers(phase, up=True)
-        elif tell_ahead:
+        if self.ahead and not up:
             self._until(lambda: time.monotonic_ns() > last_due_ns, phase.limit_s, "waiting for the due time")
         if phase.wait == "drain":
-            self._drain(phase.limit_s)
+            self._drain(phase, last_due_ns)
         elif phase.wait == "hold":
             over_s = time.monotonic() + phase.hold_s
             self._until(lambda: time.monotonic() >= over_s, phase.hold_s + phase.limit_s, "holding")
@@ -272,39 +276,45 @@ class _Run:
     def _play(self, number: int, load: Load, limit_s: float) -> int:
         """Have the client send a load; returns the last due time."""
         seconds = load.n / load.rate_hz if load.arrival is not Arrival.BURST else 0.0
-        details = asdict(replace(load, seed=load.seed + self.cell.trial * TRIAL_SEED))
+        details = asdict(replace(load, seed=load.seed + self.seed + self.cell.trial * TRIAL_SEED))
         answer = self._order("play", seconds + limit_s, phase=number, load=details, ahead=self.ahead)
         self.sent[number] = answer["sent"]
+        self.body_s = max(self.body_s, body_s(load.work))
         if answer["refused"]:
             raise CellError(
                 f"submit raised for {answer['refused']} of {answer['sent']} tasks: {answer['error']}"
             )
         return int(answer["last_due_ns"])
 
-    def _drain(self, limit_s: float) -> None:
-        """Wait until every task sent so far has ended, or nothing has moved for the variant's settle time.
+    def _drain(self, phase: Phase, last_due_ns: int) -> None:
+        """Wait until every task sent so far has ended, or the system has been silent for too long.
+
+        Too long is the variant's settle time and the longest body, or its start time while nothing has
+        happened since the workers came up. Before the last task is due, nothing is too long.
 
         Raises:
             CellTimeout: nothing ran at all, a body never ended, or the limit passed.
         """
+        limit_s = phase.limit_s
         deadline_s = time.monotonic() + limit_s
-        moved_s, newest_ns = time.monotonic(), 0
+        moved_s, newest_ns = max(time.monotonic(), last_due_ns / 1e9), self.tail.last_ns
         while not self._drained():
             self._look()
             if self.tail.last_ns != newest_ns:
-                moved_s, newest_ns = time.monotonic(), self.tail.last_ns
-            silent = time.monotonic() - moved_s > self.variant.settle_s
+                moved_s, newest_ns = max(time.monotonic(), last_due_ns / 1e9), self.tail.last_ns
+            fresh = self.tail.last_ns < self.up_ns
+            patience_s = (self.variant.start_s if fresh else self.variant.settle_s) + self.body_s
+            silent = time.monotonic() - moved_s > patience_s
             if not silent and time.monotonic() < deadline_s:
                 continue
-            ended, sent = self._ended(), sum(self.sent.values())
-            started = sum(self.tail.started(number) for number in self.sent)
-            if silent and started == ended and ended > 0:
-                return  # what is missing is lost: the fates say so
-            why = (
-                f"nothing moved for {self.variant.settle_s:g} s"
-                if silent
-                else f"limit of {limit_s:g} s passed"
+            sent = sum(self.sent.values())
+            started, ended = (
+                sum(count(number) for number in self.sent) for count in (self.tail.started, self.tail.ended)
             )
+            ran = any(self.tail.ended(number) for number in self.sent if number != CANARY_PHASE)
+            if silent and started == ended and ran:
+                return  # what is missing is lost: the fates say so
+            why = f"nothing moved for {patience_s:g} s" if silent else f"limit of {limit_s:g} s passed"
             raise CellTimeout(
                 f"{why} in phase {self.current!r}: {sent} tasks sent, {started} started, {ended} ended"
                 + self._log_tails()
@@ -329,14 +339,15 @@ class _Run:
 
     def _workers_up(self, phase: Phase) -> None:
         if self.declared and self.scenario.cold(self.params):
-            self.details["evicted_bytes"] = pagecache.evict(self.environment.python.parent.parent)
+            self.details["evicted_bytes"] = pagecache.evict(self._python_files())
         self.spawned_ns[phase.name] = self.spawned_ns.pop("client", 0) or time.monotonic_ns()
         self.workers = [
             self._spawn(process["role"], process["argv"], extra=process["env"]) for process in self.declared
         ]
         if self.in_process:
             self._order("start", READY_S)
-        if phase.ready and not self.ahead:
+        self.up_ns = time.monotonic_ns()
+        if phase.ready:
             self._canaries()
 
     def _workers_down(self) -> None:
@@ -358,7 +369,7 @@ class _Run:
             load = Load(sent + wave_n, work=CANARY_WORK)
             # Ids of earlier waves must not come again: a wave is the tail of a longer load.
             answer = self._order(
-                "play", READY_S, phase=CANARY_PHASE, load=asdict(load), ahead=False, skip=sent
+                "play", READY_S, phase=CANARY_PHASE, load=asdict(load), ahead=self.ahead, skip=sent
             )
             sent += wave_n
             wanted += wave_n
@@ -369,12 +380,15 @@ class _Run:
                 READY_S,
                 "waiting for the first task",
             )
-            most = max(most, ledger.at_once(ledger.read(self.ledger).records))
+            records = ledger.read(self.ledger).records
+            most = max(most, ledger.at_once(records[records["t_ns"] > self.up_ns]))
             if most >= self.slots:
                 break
             wave_n *= 2
         self.details["tasks_at_once"] = most
         self.sent[CANARY_PHASE] = sent
+        if most < self.slots:
+            raise CellError(f"only {most} of {self.slots} slots ever ran at once" + self._log_tails())
 
     def _canaries_ended(self, wanted: int) -> bool:
         return self.tail.ended(CANARY_PHASE) >= wanted
@@ -389,7 +403,7 @@ class _Run:
             self.sampler.sample(self.current, with_memory=self.with_memory)
             self.next_sample_s = time.monotonic() + self.sample_s
         self.progress("")
-        time.sleep(LOOK_S)
+        select.select([self.link.ours] if self.ordered else [], [], [], LOOK_S)
 
     def _until(self, done: Callable[[], bool], limit_s: float, doing: str) -> None:
         deadline_s = time.monotonic() + limit_s
@@ -406,7 +420,11 @@ class _Run:
                 raise CellTimeout(f"the client did not finish `{name}` in {limit_s:g} s" + self._log_tails())
             self._look()
 
-        return self.link.order(name, wait, **details)
+        self.ordered = True
+        try:
+            return self.link.order(name, wait, **details)
+        finally:
+            self.ordered = False
 
     # -- processes
 
@@ -463,6 +481,10 @@ class _Run:
         )
         self._until(port.exists, READY_S, "waiting for the io server")
         self.environ[IO_VARIABLE] = port.read_text()
+
+    def _python_files(self) -> list[Path]:
+        """Where the libraries of the adapter's environment and Python's own lie."""
+        return [self.environment.python.parent.parent, Path(sysconfig.get_path("stdlib"))]
 
     def _log_tails(self) -> str:
         """The last lines of every worker's log, for an error message."""

@@ -16,18 +16,27 @@ import numpy as np
 import pandas as pd
 
 from bench import ledger, stats
-from bench.model import Arrival, Fate, Load, Metric, Outcome, Phase, Role, System, Variant, Workers
+from bench.model import (
+    AHEAD_S,
+    Arrival,
+    Fate,
+    Load,
+    Metric,
+    Outcome,
+    Phase,
+    Role,
+    System,
+    Variant,
+    Workers,
+)
 
 __all__ = [
-    "Arrival", "Grid", "History", "Load", "Metric", "Outcome", "Parameter", "Phase", "Phases", "Scenario",
-    "System", "Variant", "Workers", "quantiles",
+    "AHEAD_S", "Arrival", "Grid", "History", "Load", "Metric", "Outcome", "Parameter", "Phase", "Phases",
+    "Scenario", "System", "Variant", "Workers", "quantiles",
 ]  # fmt: skip
 
 Phases = Generator[Phase, Outcome, Any]
 """Phases out, outcomes in; what a part of a scenario returns is its own business."""
-
-DEADLINE_S = 60.0
-"""A task that starts later than this after its due time counts as `late`."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +96,10 @@ class History:
         by_role = end.set_index("role")["cpu_ns"]
         return begin.set_index("role")["cpu_ns"].reindex(by_role.index, fill_value=0), by_role, seconds
 
-    def fates(self) -> Iterator[Metric]:
-        """How many measured tasks met each fate (canaries, warm-up included: none may vanish)."""
+    def fates(self, deadline_s: float) -> Iterator[Metric]:
+        """How many tasks met each fate, warm-up included and canaries left out; late after `deadline_s`."""
         frame = self.tasks[self.tasks["phase"] > 0]
-        counts = ledger.fates(frame, DEADLINE_S).value_counts()
+        counts = ledger.fates(frame, deadline_s).value_counts()
         for fate in Fate:
             yield Metric(f"tasks_{fate}", "count", float(counts.get(fate, 0)), n=len(frame))
         negative = ledger.negative(frame)
@@ -130,6 +139,8 @@ class Scenario(ABC):
     title: ClassVar[str]
     parameters: ClassVar[Mapping[str, Parameter]]
     profiles: ClassVar[Mapping[str, Sequence[Grid]]]
+    deadline_s: ClassVar[float] = math.inf
+    """A task that starts later than this after its due time counts as `late`. In a drain nothing is late."""
 
     def values(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters of a cell with the defaults filled in."""

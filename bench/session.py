@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 from bench import __version__, discovery, environments, machine, matrix, processes, store
 from bench.environments import Environment
 from bench.errors import EnvironmentBuildError, SchedbenchError, StoreError, Unsupported, UsageError, unknown
-from bench.model import Cell, Status, System
+from bench.model import Cell, Metric, Status, System
 from bench.runner import Result, run_cell
 from bench.scenario import Scenario
 
@@ -118,21 +119,26 @@ def run(the_plan: Plan, target: store.Store, watcher: Watcher) -> Counter[Status
         for name in {cell.system: None for cell in cells}:
             built[name] = _environment(the_plan.systems[name], watcher.say)
         build_s = time.monotonic() - began_s
-        described = {**target.info.get("systems", {}), **_systems(the_plan, built)}
-        target.update_run(systems=described, build_s=round(build_s, 1), interrupted=True)
+        described = _systems(the_plan, built)
+        earlier = target.info.get("systems", {})
+        for name in described.keys() & earlier.keys():
+            if earlier[name]["packages"] != described[name]["packages"]:
+                raise StoreError(f"{name} has other packages now than when this run began: start a new run")
+        target.update_run(systems={**earlier, **described}, build_s=round(build_s, 1), interrupted=True)
         for cell in cells:
             watcher.begin(cell)
             result = _cell(cell, the_plan, built[cell.system], home, target, watcher.doing)
-            target.write_cell(
-                cell,
-                result.status,
-                result.reason,
-                result.metrics,
-                result.details,
-                result.events,
-                result.tasks,
-                result.resources,
-            )
+            with processes.deferred_signals():
+                target.write_cell(
+                    cell,
+                    result.status,
+                    result.reason,
+                    result.metrics,
+                    result.details,
+                    result.events,
+                    result.tasks,
+                    result.resources,
+                )
             ended[result.status] += 1
             served.update(result.details.get("services", {}))
             watcher.end(cell, result)
@@ -143,9 +149,15 @@ def run(the_plan: Plan, target: store.Store, watcher: Watcher) -> Counter[Status
         interrupted = True
         ended[Status.INTERRUPTED] += 1
     finally:
-        home.close()
+        with processes.deferred_signals():
+            home.close()
         records = store.read_cells(target.path)
+        described = target.info.get("systems", {})
+        for record in records:
+            if "in_process" in record["details"]:
+                described[record["cell"]["system"]]["in_process"] = record["details"]["in_process"]
         target.update_run(
+            systems=described,
             interrupted=interrupted or sys.exc_info()[0] is not None,
             cells_done=len(target.done()),
             wall_s=round(sum(record["seconds"] for record in records), 1),
@@ -171,7 +183,6 @@ def begin(the_plan: Plan, results: Path) -> store.Store:
             "machine": machine.facts(),
             "cells_planned": len(the_plan.cells),
             "cells_done": 0,
-            "other_harnesses": len(processes.others()),
             "interrupted": True,
         },
     )
@@ -215,7 +226,10 @@ def _cell(
         return Result(Status.UNSUPPORTED if missing else Status.ERROR, str(environment))
     system, scenario = the_plan.systems[cell.system], the_plan.scenarios[cell.scenario]
     try:
-        return run_cell(cell, system, scenario, environment, home, folder, the_plan.request.slots, doing)
+        request = the_plan.request
+        result = run_cell(
+            cell, system, scenario, environment, home, folder, request.slots, doing, seed=request.seed
+        )
     except Exception as error:  # noqa: BLE001 - a bug of ours in one cell must not cost the others
         (folder / "logs" / "harness.log").write_text(traceback.format_exc())
         where = traceback.extract_tb(error.__traceback__)[-1]
@@ -223,6 +237,13 @@ def _cell(
             f"schedbench itself failed: {type(error).__name__}: {error} ({where.name}); see logs/harness.log"
         )
         return Result(Status.ERROR, reason)
+    if processes.others():
+        result.metrics = [_noted(metric, "another schedbench was running") for metric in result.metrics]
+    return result
+
+
+def _noted(metric: Metric, words: str) -> Metric:
+    return dataclasses.replace(metric, note="; ".join(part for part in (metric.note, words) if part))
 
 
 def _systems(the_plan: Plan, built: Mapping[str, Environment | SchedbenchError]) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,9 @@ from bench.stats import median_interval
 REASON_CHARACTERS: Final = 160
 """What an aggregate quotes of a trial's reason."""
 
+SUMMED: Final = ("tasks_", "negative_latencies")
+"""Metrics that begin so are counts of tasks: over trials they add up."""
+
 INVALID: Final = "invalid"
 """A metric with a remark that begins with this word is kept as a trial and left out of the aggregate.
 Remarks in a metric's note are parted by `; `."""
@@ -75,7 +78,10 @@ def _aggregate_rows(members: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, 
 
 
 def _aggregate(name: str, metrics: Sequence[Mapping[str, Any]], missing: str) -> dict[str, Any]:
-    """Median over trials; an invalid trial counts only where no trial is valid."""
+    """One figure over the trials: the median, of counts of tasks the sum, of a maximum the maximum.
+
+    An invalid trial counts only where no trial is valid.
+    """
     valid = [metric for metric in metrics if not _is_invalid(metric) and metric["value"] is not None]
     used = valid or metrics
     invalid = len(metrics) - len(used)
@@ -89,14 +95,18 @@ def _aggregate(name: str, metrics: Sequence[Mapping[str, Any]], missing: str) ->
     low, high = used[0]["low"], used[0]["high"]
     values = [metric["value"] for metric in used if metric["value"] is not None]
     value = values[0] if values else None
-    if len(values) == 1:
-        words.append("1 trial")
+    if name.startswith(SUMMED):
+        value, low, high = sum(values), None, None
+    elif name.endswith("_max") and values:
+        value, low, high = max(values), None, None
+    elif len(values) == 1:
+        words.append("1 trial" if low is None else "1 trial, the interval is within it")
     elif values:
         interval = median_interval(values)
         value, low, high = interval.value, interval.low, interval.high
         if low is not None and interval.coverage < 0.95:
             words.append(f"interval of {len(values)} trials covers {100 * interval.coverage:.0f} %")
-    status = "partial" if missing or invalid else Status.OK.value
+    status = "partial" if missing or invalid or not valid else Status.OK.value
     return _row(
         metric=name,
         unit=metrics[0]["unit"],

@@ -188,8 +188,9 @@ def _fates(run: Run) -> Table:
         records = [{key: value for key, value in r.items() if key != "before_due"} for r in records]
     labels = ["System", "Variant", "Trials ok", "Tasks", "Share ok, %", *(fate.capitalize() for fate in Fate)]
     lead = (
-        "Every task of every trial of this run, failed trials included, counted by id. The share that is ok "
-        "has an exact 95 % interval: no failure among n tasks supports no more than its lower end. "
+        "Every task of every trial that ended ok, counted by id; the others are listed with their reasons. "
+        "Lost means not seen within the settle time of the variant, 2 to 20 s without any event. The share "
+        "that is ok has an exact 95 % interval: no failure among n tasks supports only its lower end. "
         "Starts before the due time, a fault of the measurement, are listed where there are any."
     )
     labels += ["Before due"] if early else []

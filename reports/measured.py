@@ -141,9 +141,9 @@ def failures(run: Run) -> list[dict[str, str]]:
 
 
 def fates(run: Run) -> dict[tuple[str, str], dict[str, int]]:
-    """Tasks by fate (and negative latencies) of each system and variant, summed over every trial of the run.
+    """Tasks by fate (and negative latencies) of each system and variant, summed over the trials of the run.
 
-    Trials that failed are in the sums with what they had recorded: a lost task stays lost.
+    A trial that did not end ok has no fates: what it left in the queue is not lost, it was not waited for.
     """
     names = run.summary["metric"].str
     kept = run.summary[

@@ -32,7 +32,7 @@ TOLERANCE: Final = 0.10
 MOST_MISSING: Final = 0.01
 """Above this share of tasks that never ran, a rate or a latency speaks of the survivors only."""
 
-_UNFIT: Final = re.compile(r"invalid\b|n < \d+")
+_UNFIT: Final = re.compile(r"invalid\b|n < \d+|another schedbench\b|\d+ of \d+ trials failed")
 _MISSING: Final = re.compile(r"(\d+) of (\d+) tasks\b")
 
 
@@ -158,6 +158,9 @@ def verdict(low: float | None, high: float | None, measured: Interval | None, re
         return Verdict(Word.NOT_COMPARABLE, reason or "no figure")
     if unfit(reason):
         return Verdict(Word.NOT_COMPARABLE, unfit(reason))
+    inside = (low is None or measured.value >= low) and (high is None or measured.value <= high)
+    if measured.low is None and not inside:
+        return Verdict(Word.NOT_COMPARABLE, "one trial has no interval")
     bottom = measured.value if measured.low is None else measured.low
     top = measured.value if measured.high is None else measured.high
     under, over = low is not None and measured.value < low, high is not None and measured.value > high

@@ -50,7 +50,9 @@ def _with_ranks(best: Sequence[Line], cost: Cost, widths: Mapping[bool, float]) 
 
 
 def _rankable(line: Line) -> bool:
-    return line.whole and line.trials > 1 and _ends(line) is not None and not unfit(line.reason)
+    capped = "of its capacity" in line.reason  # under a lower load than the others
+    measured = line.whole and line.trials > 1 and _ends(line) is not None
+    return measured and not capped and not unfit(line.reason)
 
 
 def _alike(first: Line, second: Line, cost: Cost, widths: Mapping[bool, float]) -> bool:

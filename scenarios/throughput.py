@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import pandas as pd
+
 from bench.scenario import (
     Grid,
     History,
@@ -26,6 +28,7 @@ from bench.scenario import (
 
 MOST_TASKS = 200_000
 SIZING_TASKS = 200
+LATE_SHARE = 0.05
 
 
 class Throughput(Scenario):
@@ -73,16 +76,34 @@ class Throughput(Scenario):
 
     def _drain(self, prefix: str, n: int, params: Mapping[str, Any]) -> Phases:
         load = Load(n, work=params["work"], payload_bytes=params["payload"])
-        yield Phase(prefix + "queue", load, workers=Workers.DOWN, wait="queued")
-        outcome = yield Phase(prefix + "drain", ready=False, limit_s=120 + 10 * params["seconds"])
+        limit_s = 180 + 10 * params["seconds"]
+        yield Phase(prefix + "queue", load, workers=Workers.DOWN, wait="queued", limit_s=limit_s)
+        outcome = yield Phase(prefix + "drain", ready=False, limit_s=limit_s)
         return outcome
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
         tasks = history.of("long queue" if params["seconds"] else "queue")
         rate, n = rate_hz(tasks)
-        lost = len(tasks) - n
-        note = f"invalid: {lost} of {len(tasks)} tasks did not end" if lost else ""
-        yield Metric("throughput", "tasks/s", rate, n, note=note)
+        notes = [f"invalid: {len(tasks) - n} of {len(tasks)} tasks did not end"] if n < len(tasks) else []
+        lasted_s = n / rate if rate > 0 else 0.0
+        wanted_s = params["seconds"]
+        if wanted_s and not 0.7 * wanted_s <= lasted_s <= wanted_s / 0.7:
+            notes.append(f"the drain lasted {lasted_s:.2g} s with {n} tasks")
+        joined = last_joined_share(tasks)
+        if joined > LATE_SHARE:
+            notes.append(f"its last process joined after {joined:.0%} of the time")
+        yield Metric("throughput", "tasks/s", rate, n, note="; ".join(notes))
         accepted = tasks[tasks["accepted"] > 0]
         span_ns = int(accepted["accepted_ns"].max()) - int(accepted["submit_ns"].min())
         yield Metric("submit_rate", "tasks/s", len(accepted) / span_ns * 1e9, len(accepted))
+
+
+def last_joined_share(tasks: pd.DataFrame) -> float:
+    """How much of a drain had passed when its last process ran its first task, as a share of the drain.
+
+    0 for one process, and for systems that fork a process for every few tasks.
+    """
+    first = tasks.dropna(subset=["start_ns", "end_ns"]).groupby("pid")["start_ns"].min()
+    if not 1 < len(first) <= len(tasks) / 10:
+        return 0.0
+    return float((first.max() - first.min()) / (tasks["end_ns"].max() - first.min()))

@@ -153,7 +153,7 @@ def test_a_single_trial_keeps_its_own_interval_and_says_so(store: Store) -> None
     write(store, cell(), Status.OK, "", rate(10, "n < 1000", 9, 12))
     [row] = rows(store, "")
     assert (row["value"], row["ci_low"], row["ci_high"], row["n"]) == ("10", "9", "12", "1")
-    assert row["reason"] == "n < 1000; 1 trial"
+    assert row["reason"] == "n < 1000; 1 trial, the interval is within it"
 
 
 def test_failed_trials_have_their_own_row_and_are_counted_in_the_aggregate(store: Store) -> None:

@@ -21,7 +21,7 @@ from bench.agent.contract import Adapter, InProcess, context
 from bench.model import Arrival, Load
 
 LEAD_NS = 20_000_000
-"""Between building a plan and its first due time."""
+"""Between building a paced plan and its first due time; a burst is due at once."""
 
 
 def find(module_name: str) -> type[Adapter]:
@@ -73,7 +73,7 @@ class Client:
         plan = pacer.tasks(spec, phase, ahead)[skip:]
         gc.collect()
         gc.freeze()  # the plan's own objects must not slow the system's garbage collections
-        base_ns = monotonic_ns() + LEAD_NS
+        base_ns = monotonic_ns() + (0 if spec.arrival is Arrival.BURST else LEAD_NS)
         refused, error = pacer.pace(plan, base_ns, self.adapter.submit)
         last_due_ns = base_ns + max((due for _, due, _ in plan), default=0)
         if ahead:  # the library counts the delay from when it was told, which a burst can delay

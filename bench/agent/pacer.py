@@ -12,7 +12,7 @@ from itertools import accumulate
 from time import monotonic_ns, sleep
 
 from bench.agent.probe import stamp
-from bench.model import PHASE_SHIFT, Arrival, Kind, Load, Task
+from bench.model import AHEAD_S, PHASE_SHIFT, Arrival, Kind, Load, Task
 
 
 def offsets_ns(load: Load) -> list[int]:
@@ -35,20 +35,16 @@ def offsets_ns(load: Load) -> list[int]:
 def tasks(load: Load, phase: int, ahead: bool) -> list[tuple[int, int, Task]]:
     """`(send offset, due offset, task)` of a load in ns, in the order of sending.
 
-    With `ahead`, for systems that can only run a task some whole seconds later, every task is sent
-    within the first second, at the fraction of a second at which it is due. A burst is due 1 s after it was
-    sent; paced tasks 2 s and more, which leaves time to bring the system up in between.
+    With `ahead`, for systems that can only run a task some whole seconds later, every task is due
+    `AHEAD_S` after it is sent; otherwise at that moment.
     """
     payload = "x" * load.payload_bytes
     first = phase << PHASE_SHIFT
-    second = 1_000_000_000
-    lead_s = 1 if load.arrival is Arrival.BURST else 2
-    plan = []
-    for index, due in enumerate(offsets_ns(load)):
-        delay_s = due // second + lead_s if ahead else 0
-        send = due % second if ahead else due
-        plan.append((send, send + delay_s * second, Task(first | index, load.work, payload, delay_s)))
-    return sorted(plan, key=lambda entry: entry[0]) if ahead else plan
+    delay_s = AHEAD_S if ahead else 0
+    return [
+        (send, send + delay_s * 1_000_000_000, Task(first | index, load.work, payload, delay_s))
+        for index, send in enumerate(offsets_ns(load))
+    ]
 
 
 def pace(

@@ -58,6 +58,12 @@ def noop() -> int:
 KINDS: dict[str, Callable[..., int]] = {"noop": noop, "sleep": sleep, "io": io, "cpu": cpu, "raise": fail}
 
 
+def body_s(work: str) -> float:
+    """How long a body of this work runs at least, in s."""
+    _, *numbers = work.split(":")
+    return float(numbers[0]) / 1000 if numbers else 0.0
+
+
 def perform(work: str) -> int:
     """Do the work named by `kind[:number[:number]]`; returns CPU time burned on purpose, in ns.
 
