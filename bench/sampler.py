@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
+from bench.model import Phase
 from bench.processes import Group
 
 COLUMNS = ("t_ns", "phase", "edge", "role", "processes", "pss_bytes", "uss_bytes", "rss_bytes", "cpu_ns")
@@ -54,6 +55,25 @@ class Sampler:
     def __init__(self, group: Group) -> None:
         self.group = group
         self.rows: list[tuple[object, ...]] = []
+        self._phase: Phase | None = None
+        self._next_s = 0.0
+
+    def begin(self, phase: Phase) -> None:
+        """Sample the begin of a phase; `tick` samples within it where the phase asks for memory."""
+        self.sample(phase.name, "begin", with_memory=phase.memory)
+        self._phase = phase if phase.memory else None
+        self._next_s = time.monotonic() + phase.sample_s
+
+    def tick(self) -> None:
+        """Take a sample if one is due."""
+        if self._phase is not None and time.monotonic() >= self._next_s:
+            self.sample(self._phase.name, with_memory=True)
+            self._next_s = time.monotonic() + self._phase.sample_s
+
+    def end(self, phase: Phase) -> None:
+        """Sample the end of a phase."""
+        self._phase = None
+        self.sample(phase.name, "end", with_memory=phase.memory)
 
     def sample(self, phase: str, edge: str = "", *, with_memory: bool) -> None:
         """Take a sample; `edge` is `begin` or `end` at the borders of a phase."""

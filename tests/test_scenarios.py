@@ -168,8 +168,8 @@ def load(n: int, warmup: int = 0, rate_hz: float = 100.0) -> list[Phase]:
 
 
 def test_dispatch_latency_is_from_due_to_start() -> None:
-    """Latencies of 1, 2, ... 101 ms: the median is 51, P95 96, P99 100."""
-    events = [task(1, i, due=i * SECOND, start=i * SECOND + (i + 1) * MS) for i in range(101)]
+    """Latencies of 1, 2, ... 101 ms, shuffled: the median is 51, P95 96, P99 100."""
+    events = [task(1, i, due=i * SECOND, start=i * SECOND + (1 + i * 37 % 101) * MS) for i in range(101)]
     found = figures("latency", history(load(101), events))
     assert [
         found[f"dispatch_latency_{name}"].value for name in ("p50", "p95", "p99", "max")
@@ -202,7 +202,29 @@ def test_waiting_to_be_sent_is_part_of_dispatch_latency() -> None:
     assert found["submit_to_start_p50"].value == pytest.approx(35)
     assert found["submit_call_max"].value == pytest.approx(40)
     assert found["generator_lag_p99"].value == pytest.approx(0)
-    assert "invalid" not in found["dispatch_latency_p95"].note
+    assert "fell behind" not in found["dispatch_latency_p95"].note
+
+
+def test_a_client_that_could_not_offer_the_rate_is_told() -> None:
+    """Planned over 0.9 s, sent over 1 s; the offered rate is the one that was sent."""
+    events = [
+        task(1, i, due=i * 100 * MS, submit=i * SECOND // 9, start=i * SECOND // 9 + 1) for i in range(10)
+    ]
+    found = figures("latency", history(load(10, rate_hz=10.0), events))
+    assert "invalid: the client could offer only 90% of 10 tasks/s" in found["dispatch_latency_p95"].note
+    assert found["offered_rate"].value == pytest.approx(9.0)
+
+
+@pytest.mark.parametrize(
+    ("growth_ms", "n", "invalid"), [(1, 100, True), (0.1, 100, False), (1, 96, False)],
+    ids=["grows by 75 ms", "grows by 7.5 ms", "too few to tell"],
+)  # fmt: skip
+def test_latency_that_grows_all_the_time_is_told(growth_ms: float, n: int, invalid: bool) -> None:
+    events = [
+        task(1, i, due=i * SECOND, start=i * SECOND + round((1 + growth_ms * i) * MS)) for i in range(n)
+    ]
+    note = figures("latency", history(load(n), events))["dispatch_latency_p50"].note
+    assert ("invalid: overloaded" in note) is invalid
 
 
 @pytest.mark.parametrize(
@@ -230,9 +252,11 @@ def test_tasks_that_never_started_are_told() -> None:
 
 
 def test_told_ahead_latency_counts_from_the_due_time() -> None:
-    """Told at 0.5 s of what is due at 2.5 s and starts at 2.507 s: 7 ms, and the generator was 1 ms late."""
+    """Told a second before, which was 1 ms late, and started 7 ms after it was due."""
+    told, due = SECOND + MS, 2 * SECOND
     events = [
-        task(1, i, due=2 * SECOND + 500 * MS, submit=501 * MS, start=2 * SECOND + 507 * MS) for i in range(3)
+        task(1, i, due=due + i * SECOND, submit=told + i * SECOND, start=due + i * SECOND + 7 * MS)
+        for i in range(3)
     ]
     found = figures("latency", history(load(3), events, ahead=True))
     assert found["dispatch_latency_p50"].value == pytest.approx(7)
@@ -241,13 +265,23 @@ def test_told_ahead_latency_counts_from_the_due_time() -> None:
 
 
 def test_the_offered_load_follows_the_capacity() -> None:
+    """Half of 500 tasks/s, for at least 5 s."""
     scenario = SCENARIOS["latency"]
-    steps = scenario.phases(scenario.values({"rate": 0.0, "load": 0.5, "warmup_s": 0.0}), Variant("v"))
-    assert next(steps).workers is Workers.DOWN
-    assert steps.send(Outcome(0, 0, 0, 0)).name == "drain"
+    params = {"rate": 0.0, "load": 0.5, "warmup_s": 0.0, "tasks": 10}
+    steps = scenario.phases(scenario.values(params), Variant("v"))
+    assert next(steps).name == "capacity"
     phase = steps.send(Outcome(1000, 1000, 0, 2 * SECOND))
     assert phase.load is not None
     assert phase.load.rate_hz == pytest.approx(250)
+    assert phase.load.n == 1250
+
+
+def test_no_load_asked_for_is_unsupported() -> None:
+    scenario = SCENARIOS["latency"]
+    system = discovery.systems()["reference"]
+    for rate, load_share, supported in ((0.0, 0.0, False), (5.0, 0.0, True), (0.0, 0.5, True)):
+        why = scenario.unsupported(system, Variant("v"), scenario.values({"rate": rate, "load": load_share}))
+        assert (why == "") is supported
 
 
 # --- memory ---------------------------------------------------------------------------------------
@@ -302,24 +336,24 @@ def test_samples_without_memory_do_not_count_as_memory() -> None:
 
 # --- cpu ------------------------------------------------------------------------------------------
 
-CPU = [Phase("idle", wait="hold"), Phase("load", Load(10))]
+CPU = [Phase("idle", wait="hold"), Phase("load 1", Load(5)), Phase("load 2", Load(5))]
 
 
 def cpu_history(**options: Any) -> History:
-    """Idle for 2 s: worker 20 ms, broker 10 ms. Load for 4 s: 140 ms and 60 ms, of which 100 ms useful."""
+    """Idle for 2 s: worker 20 ms, broker 10 ms. Load for 4 s: 140 and 60 ms, 100 ms of it useful."""
+    counts = {
+        "worker": ((100, 120), (200, 300), (310, 350)),
+        "broker": ((50, 60), (70, 100), (100, 130)),
+        "harness": ((0, 0), (0, 900), (900, 1800)),
+    }
+    windows = {"idle": (0, 2), "load 1": (3, 5), "load 2": (6, 8)}
     rows = [
-        sample("idle", "begin", 0, "worker", cpu_ns=100 * MS),
-        sample("idle", "begin", 0, "broker", cpu_ns=50 * MS),
-        sample("idle", "end", 2 * SECOND, "worker", cpu_ns=120 * MS),
-        sample("idle", "end", 2 * SECOND, "broker", cpu_ns=60 * MS),
-        sample("load", "begin", 3 * SECOND, "worker", cpu_ns=200 * MS),
-        sample("load", "begin", 3 * SECOND, "broker", cpu_ns=70 * MS),
-        sample("load", "end", 7 * SECOND, "worker", cpu_ns=340 * MS),
-        sample("load", "end", 7 * SECOND, "broker", cpu_ns=130 * MS),
-        sample("load", "begin", 3 * SECOND, "harness", cpu_ns=0),
-        sample("load", "end", 7 * SECOND, "harness", cpu_ns=999 * MS),
-    ]  # fmt: skip
-    events = [task(2, i, start=i, end=i + 1, burned=10 * MS) for i in range(10)]
+        sample(phase, edge, at * SECOND, role, cpu_ns=used_ms * MS)
+        for role, pairs in counts.items()
+        for (phase, times), used in zip(windows.items(), pairs, strict=True)
+        for edge, at, used_ms in zip(("begin", "end"), times, used, strict=True)
+    ]
+    events = [task(2 + i // 5, i % 5, start=i, end=i + 1, burned=10 * MS) for i in range(10)]
     return history(CPU, events, rows, **options)
 
 
@@ -355,6 +389,25 @@ def test_a_role_that_appears_under_load_has_no_idle_cpu_taken_off() -> None:
     assert values["cpu_per_task.broker"].value == pytest.approx(6)
 
 
+def test_what_spins_when_idle_has_no_cpu_above_idle() -> None:
+    made = cpu_history()
+    spinning = made.resources.copy()
+    ended = (spinning["phase"] == "idle") & (spinning["edge"] == "end") & (spinning["role"] == "worker")
+    spinning.loc[ended, "cpu_ns"] += 2 * SECOND
+    found = figures("cpu", History(**{**made.__dict__, "resources": spinning}))
+    assert found["idle_cpu.worker"].value == pytest.approx(1010)
+    assert found["cpu_efficiency"].value == pytest.approx(50)
+    assert not [name for name in found if "per_task" in name]
+
+
+def test_cpu_of_a_burst_that_did_not_end_is_invalid() -> None:
+    made = cpu_history()
+    tasks = made.tasks.copy()
+    tasks.loc[tasks.index[-1], "ends"] = 0
+    found = figures("cpu", History(**{**made.__dict__, "tasks": tasks}))
+    assert {metric.note for metric in found.values()} == {"invalid: 1 of 10 tasks did not end"}
+
+
 # --- startup --------------------------------------------------------------------------------------
 
 STARTUP = [Phase("queue", Load(1), workers=Workers.DOWN, wait="queued"), Phase("first", ready=False)]
@@ -388,7 +441,7 @@ def test_fates_leave_nothing_out() -> None:
         task(1, 2, start=1),
         task(1, 3),
     ]
-    metrics = {metric.name: metric for metric in history(load(4, warmup=2), events).fates()}
+    metrics = {metric.name: metric for metric in history(load(4, warmup=2), events).fates(60.0)}
     values = {name: metric.value for name, metric in metrics.items() if metric.value}
     assert values == {"tasks_ok": 1, "tasks_late": 1, "tasks_lost": 2}
     assert {metric.n for metric in metrics.values()} == {4}
@@ -396,7 +449,7 @@ def test_fates_leave_nothing_out() -> None:
 
 def test_a_start_before_it_was_due_is_a_fault_of_the_measurement() -> None:
     made = history(load(2), [task(1, 0, due=5, start=4, end=9), task(1, 1, due=5, start=6, end=9)])
-    negative = next(metric for metric in made.fates() if metric.name == "negative_latencies")
+    negative = next(metric for metric in made.fates(60.0) if metric.name == "negative_latencies")
     assert (negative.value, negative.n) == (1, 2)
 
 

@@ -1,0 +1,320 @@
+"""The system under test as it runs in one cell: services, client, workers. Knows no system and no scenario.
+
+Everything happens in one thread: between two looks at the ledger it checks that all processes live,
+takes a sample if one is due, and lets the progress line move.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import select
+import shutil
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench import ledger, pagecache, services
+from bench.agent.contract import CONTEXT_VARIABLE, Context
+from bench.agent.probe import DOMAIN_VARIABLE, LEDGER_VARIABLE
+from bench.agent.work import IO_VARIABLE
+from bench.environments import Environment, bundle
+from bench.errors import CellError, CellTimeout, ProcessDied
+from bench.link import Link
+from bench.model import CANARY_PHASE, Load, Role, System, Variant
+from bench.processes import Child, Group, Home, deferred_signals
+from bench.sampler import Sampler
+from bench.tail import Tail
+
+LOOK_S = 0.02
+READY_S = 60.0
+STOP_GRACE_S = 10.0
+CANARY_WAVES = 5
+CANARY_WORK = "sleep:20"
+CANARIES_PER_SLOT = 4
+"""In the first wave; twice as many in each one after, because a worker that prefetches takes many."""
+
+Progress = Callable[[str], None]
+
+
+class Stack:
+    """All processes of one cell, and the one loop that watches them.
+
+    `spawned_ns` is when the processes that run tasks were last spawned, `up_ns` when they had been.
+    `details` collects what the cell's record should say of the stack.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        variant: Variant,
+        environment: Environment,
+        home: Home,
+        folder: Path,
+        slots: int,
+        progress: Progress,
+    ) -> None:
+        self.system, self.variant, self.environment = system, variant, environment
+        self.slots = min(slots, variant.max_slots or slots)
+        self.progress = progress
+        self.ahead = "enqueue" not in system.capabilities
+        folder = folder.absolute()  # the processes of a cell have another working directory
+        self.logs, self.ledger = folder / "logs", folder / "ledger"
+        self.work = home.folder / f"cell-{time.monotonic_ns()}"
+        for made in (self.logs, self.ledger, self.work, self.work / "home"):
+            made.mkdir(parents=True, exist_ok=True)
+        self.group = Group(home, str(time.monotonic_ns()))
+        self.sampler = Sampler(self.group)
+        self.tail = Tail(self.ledger)
+        self.details: dict[str, Any] = {"slots": self.slots, "cpu_source": home.cpu_source}
+        self.spawned_ns = self.up_ns = 0
+        self._link = Link()
+        self._ordered = False
+        self._environ: dict[str, str] = {}
+        self._declared: list[dict[str, Any]] = []
+        self._client: Child | None = None
+        self._workers: list[Child] = []
+        self._up = self._in_process = False
+        self._canaries_sent = 0
+
+    # -- its life
+
+    def open(self, *, io: bool, cold: bool) -> None:
+        """Start the services and the client, and connect; nothing runs tasks yet."""
+        python_path = bundle(self.system, self.work / "bundle")
+        if cold:
+            self._evict()
+        self._environ = {
+            "PATH": f"{self.environment.python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "HOME": str(self.work / "home"),
+            "TMPDIR": str(self.work / "home"),
+            "LANG": os.environ.get("LANG", "C.UTF-8"),
+            "PYTHONPATH": str(python_path),
+            "PYTHONUNBUFFERED": "1",
+            LEDGER_VARIABLE: str(self.ledger),
+            DOMAIN_VARIABLE: "0",
+        }
+        if io:
+            self._start_io_server()
+        addresses = {name: self._start_service(name) for name in self.variant.services}
+        context = Context(
+            self.variant.name, self.slots, self.work / "home", addresses, dict(self.variant.settings)
+        )
+        self._environ[CONTEXT_VARIABLE] = context.to_json()
+        client_spawned_ns = time.monotonic_ns()
+        self._client = self._spawn(
+            Role.CLIENT,
+            [
+                str(self.environment.python),
+                *("-m", "bench.agent.client", f"adapters.{self.system.name}", str(self._link.descriptor)),
+            ],
+            pass_fds=[self._link.descriptor],
+        )
+        self._link.spawned()
+        answer = self.order("open", READY_S)
+        self._declared = answer["processes"]
+        self._in_process = self.details["in_process"] = bool(answer["in_process"])
+        if self._in_process and not self._declared:
+            self.spawned_ns = client_spawned_ns
+
+    def bring(self, *, up: bool, ready: bool, cold: bool) -> None:
+        """Let tasks be executed, or not; with `ready`, as many at once as there are slots.
+
+        Raises:
+            CellError: fewer than the declared slots ever ran at once.
+            CellTimeout: no task ran.
+        """
+        if up and not self._up:
+            self._workers_up(cold=cold)
+            if ready:
+                self._canaries()
+        elif self._up and not up:
+            self._workers_down()
+        self._up = up
+
+    def close(self) -> None:
+        """Have the client disconnect and exit; what was measured is good even if that fails."""
+        if self._client is not None:
+            self._client.stopping = True
+        try:
+            self.order("close", STOP_GRACE_S)
+        except CellError as error:
+            self.details["close_failed"] = str(error)
+
+    def tear_down(self) -> None:
+        """End everything. A Ctrl-C in here is put off until it is done."""
+        with deferred_signals():
+            self.group.kill()
+            self._link.close()
+            shutil.rmtree(self.work, ignore_errors=True)
+
+    # -- the loop between two looks
+
+    def look(self) -> None:
+        """One turn: processes alive, new events, a sample if due.
+
+        Raises:
+            ProcessDied: one of the processes has exited.
+        """
+        self.group.check()
+        self.tail.poll()
+        self.sampler.tick()
+        self.progress("")
+        select.select([self._link.ours] if self._ordered else [], [], [], LOOK_S)
+
+    def until(self, done: Callable[[], bool], limit_s: float, doing: str) -> None:
+        """Look until `done()`.
+
+        Raises:
+            CellTimeout: it is not, after `limit_s`.
+        """
+        deadline_s = time.monotonic() + limit_s
+        while not done():
+            if time.monotonic() > deadline_s:
+                raise CellTimeout(f"{doing}: nothing after {limit_s:g} s" + self.log_tails())
+            self.look()
+
+    def order(self, name: str, limit_s: float, **details: Any) -> dict[str, Any]:
+        """Give the client an order, and look until it answers.
+
+        Raises:
+            AdapterError: the adapter raised.
+            CellTimeout: there is no answer after `limit_s`.
+        """
+        deadline_s = time.monotonic() + limit_s
+
+        def wait() -> None:
+            if time.monotonic() > deadline_s:
+                raise CellTimeout(f"the client did not finish `{name}` in {limit_s:g} s" + self.log_tails())
+            self.look()
+
+        self._ordered = True
+        try:
+            return self._link.order(name, wait, **details)
+        finally:
+            self._ordered = False
+
+    def play(self, phase: int, load: Load, limit_s: float, *, skip: int = 0) -> dict[str, Any]:
+        """Have the client send a load, without its first `skip` tasks.
+
+        Raises:
+            CellError: the library did not accept every task.
+        """
+        answer = self.order("play", limit_s, phase=phase, load=asdict(load), ahead=self.ahead, skip=skip)
+        if answer["refused"]:
+            raise CellError(
+                f"submit raised for {answer['refused']} of {answer['sent']} tasks: {answer['error']}"
+            )
+        return answer
+
+    def log_tails(self) -> str:
+        """The last lines of every worker's log, for an error message."""
+        tails = [(child.role, child.last_lines()) for child in self._workers or self.group.children]
+        return "".join(f"; {role}: {tail}" for role, tail in tails if tail)
+
+    # -- workers
+
+    def _workers_up(self, *, cold: bool) -> None:
+        if self._declared or not self.spawned_ns:
+            if cold:
+                self._evict()
+            self.spawned_ns = time.monotonic_ns()
+        self._workers = [
+            self._spawn(process["role"], process["argv"], extra=process["env"]) for process in self._declared
+        ]
+        if self._in_process:
+            self.order("start", READY_S)
+        self.up_ns = time.monotonic_ns()
+
+    def _workers_down(self) -> None:
+        if self._in_process:
+            self.order("stop", READY_S)
+        left = self.group.stop(self._workers, STOP_GRACE_S) if self._workers else []
+        if left:
+            self.details["killed_at_stop"] = self.details.get("killed_at_stop", 0) + len(left)
+        self._workers = []
+
+    def _canaries(self) -> None:
+        """Send waves of short sleeps until as many ran at once as there are slots."""
+        self.progress("waiting for the workers")
+        most, wave_n = 0, CANARIES_PER_SLOT * self.slots
+        ended = self.tail.ended(CANARY_PHASE)
+        for _ in range(CANARY_WAVES):
+            # Ids of earlier waves must not come again: a wave is the tail of a longer load.
+            skip = self._canaries_sent
+            self._canaries_sent += wave_n
+            ended += wave_n
+            self.play(CANARY_PHASE, Load(self._canaries_sent, work=CANARY_WORK), READY_S, skip=skip)
+            arrived = functools.partial(self._canaries_ended, ended)
+            self.until(arrived, self.variant.start_s, "waiting for the first task")
+            records = ledger.read(self.ledger).records
+            most = max(most, ledger.at_once(records[records["t_ns"] > self.up_ns]))
+            if most >= self.slots:
+                break
+            wave_n *= 2
+        self.details["tasks_at_once"] = most
+        if most < self.slots:
+            raise CellError(f"only {most} of {self.slots} slots ever ran at once" + self.log_tails())
+
+    def _canaries_ended(self, wanted: int) -> bool:
+        return self.tail.ended(CANARY_PHASE) >= wanted
+
+    # -- processes
+
+    def _spawn(
+        self,
+        role: str,
+        argv: list[str],
+        *,
+        extra: Mapping[str, str] | None = None,
+        pass_fds: list[int] | None = None,
+    ) -> Child:
+        return self.group.spawn(
+            role,
+            argv,
+            env={**self._environ, **(extra or {})},
+            cwd=self.work / "home",
+            log=self.logs / f"{role}-{len(self.group.children)}.log",
+            pass_fds=pass_fds or (),
+        )
+
+    def _start_service(self, name: str) -> dict[str, Any]:
+        """Start a service on a free port; again on another if that port was taken meanwhile."""
+        for attempt in (1, 2, 3):
+            service = services.prepare(name, self.work / name)
+            self.progress(f"starting {name} {service.version}")
+            child = self._spawn(service.role, list(service.argv))
+            try:
+                self.until(service.ready, READY_S, f"waiting for {name}")
+            except ProcessDied:
+                if attempt == 3 or not services.port_taken(child.log.read_text(errors="replace")):
+                    raise
+                child.stopping = True
+                continue
+            served = {"version": service.version, "provider": service.provider}
+            self.details.setdefault("services", {})[name] = served
+            return dict(service.address)
+        raise AssertionError("unreachable")
+
+    def _start_io_server(self) -> None:
+        """The other end of the work kind `io`: ours, counted into no figure."""
+        port = self.work / "io.port"
+        root = Path(__file__).resolve().parent.parent
+        self.group.spawn(
+            Role.HARNESS,
+            [sys.executable, "-m", "bench.agent.io_server", str(port)],
+            env={**os.environ, "PYTHONPATH": str(root)},
+            cwd=root,
+            log=self.logs / "io-server.log",
+        )
+        self.until(port.exists, READY_S, "waiting for the io server")
+        self._environ[IO_VARIABLE] = port.read_text()
+
+    def _evict(self) -> None:
+        """Put the files of the adapter's environment and Python's own out of the page cache."""
+        folders = [self.environment.python.parent.parent, Path(sysconfig.get_path("stdlib"))]
+        self.details["evicted_bytes"] = pagecache.evict(folders)
