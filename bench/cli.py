@@ -202,7 +202,7 @@ def run(
         profile,
         trials,
         seed,
-        slots if slots is not None else os.cpu_count() or 1,
+        slots if slots is not None else machine.usable_cores(),
         provider,
         sets,
     )
@@ -214,7 +214,7 @@ def run(
         target = store.open_store(results, store.latest(results) if resume == "latest" else resume)
         asked = session.requested(target)
     plan = session.plan(asked)
-    for signum in (signal.SIGTERM, signal.SIGHUP):
+    for signum in processes.STOP_SIGNALS:
         if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup
             signal.signal(signum, _interrupt)
     killed = processes.sweep()
@@ -244,7 +244,10 @@ def run(
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """Stop once; whoever asks again is already being served, and must not cut the cleaning up short."""
     del signum, frame
+    for each in processes.STOP_SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -21,12 +21,19 @@ BURN_NS = 5_000_000
 BURNS = 60
 
 
+def usable_cores() -> int:
+    """Cores that this process may use: fewer than the machine has under `taskset` or in a cpuset."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def facts() -> dict[str, Any]:
     """The machine in a few words and numbers; bytes, counts, text."""
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count() or 1,
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "usable_cores": usable_cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "kernel": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),

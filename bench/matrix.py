@@ -55,6 +55,8 @@ def _typed(key: str, text: str, parameter: Parameter) -> Any:
         raise UsageError(f"--set {key}={text}: not {_TYPES[wanted]} ({parameter.help})") from error
     if isinstance(value, int | float) and not 0 <= value < float("inf"):
         raise UsageError(f"--set {key}={text}: must not be negative or infinite ({parameter.help})")
+    if parameter.above_zero and value == 0:
+        raise UsageError(f"--set {key}={text}: must be above 0 ({parameter.help})")
     if parameter.choices and value not in parameter.choices:
         raise unknown(f"value of {key}", str(text), map(str, parameter.choices))
     if key.rpartition(".")[2] == "work":

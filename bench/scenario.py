@@ -46,6 +46,7 @@ class Parameter:
     default: Any
     help: str
     choices: tuple[Any, ...] = ()
+    above_zero: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shlex
 import sys
 import time
@@ -34,7 +33,7 @@ class Request:
     profile: str = "quick"
     trials: int | None = None
     seed: int = 1
-    slots: int = field(default_factory=lambda: os.cpu_count() or 1)
+    slots: int = field(default_factory=machine.usable_cores)
     services: str = "auto"
     sets: tuple[str, ...] = ()
 
@@ -67,6 +66,12 @@ def plan(request: Request) -> Plan:
     if request.trials is not None and request.trials < 1:
         raise UsageError(f"--trials {request.trials}: must be at least 1")
     chosen = discovery.select(request.systems, discovery.systems())
+    for system, _ in chosen:
+        for other, _ in chosen:
+            if other.name == system.name and other.path != system.path:
+                raise UsageError(
+                    f"two systems are called {system.name!r}: rename {other.path} or {system.path}"
+                )
     known = discovery.scenarios()
     for name in request.scenarios:
         if name not in known:

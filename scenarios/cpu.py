@@ -26,8 +26,8 @@ class Cpu(Scenario):
 
     title = "CPU per task and CPU efficiency"
     parameters = {
-        "work_ms": Parameter(10.0, "CPU milliseconds that each task burns"),
-        "burn_s": Parameter(4.0, "CPU seconds to burn in all, in bursts"),
+        "work_ms": Parameter(10.0, "CPU milliseconds that each task burns", above_zero=True),
+        "burn_s": Parameter(4.0, "CPU seconds to burn in all, in bursts", above_zero=True),
         "idle_s": Parameter(2.0, "seconds of idling before, to know the idle CPU"),
     }
     profiles = {
@@ -56,7 +56,7 @@ class Cpu(Scenario):
         idle_per_s = (end - begin) / idle_s
         names = [phase.name for phase in history.phases.values() if phase.load]
         windows = [history.edges(name) for name in names]
-        used_ns = sum((end - begin for begin, end, _ in windows[1:]), windows[0][1] - windows[0][0])
+        used_ns = pd.concat([end - begin for begin, end, _ in windows]).groupby(level=0).sum()
         load_s = sum(seconds for *_, seconds in windows)
         tasks = pd.concat([history.of(name) for name in names])
         n = int((tasks["ends"] > 0).sum())

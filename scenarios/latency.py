@@ -55,10 +55,10 @@ class Latency(Scenario):
         "arrival": Parameter("poisson", "how due times are spread", ("constant", "poisson")),
         "rate": Parameter(0.0, "tasks per second; with load as well, the lower of the two"),
         "load": Parameter(0.0, "fraction of the capacity that a burst in the same cell finds; 0 for none"),
-        "tasks": Parameter(1000, "measured tasks (P95 wants at least 1000, P99 10 000)"),
+        "tasks": Parameter(1000, "measured tasks (P95 wants at least 1000, P99 10 000)", above_zero=True),
         "most_s": Parameter(120.0, "fewer tasks are sent when they would take longer than this many seconds"),
         "warmup_s": Parameter(2.0, "seconds of load before the measured part"),
-        "capacity_tasks": Parameter(1000, "tasks of the burst that finds the capacity"),
+        "capacity_tasks": Parameter(1000, "tasks of the burst that finds the capacity", above_zero=True),
         "work": Parameter("noop", "what a task does: noop, sleep:MS, io:MS:BYTES, cpu:MS"),
     }
     profiles = {

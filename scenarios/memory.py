@@ -18,8 +18,8 @@ class Memory(Scenario):
     title = "Memory of the whole stack, by role, idle and loaded"
     parameters = {
         "idle_s": Parameter(3.0, "seconds of idling, after the first tasks have run"),
-        "tasks": Parameter(500, "tasks of the loaded part"),
-        "rate": Parameter(100.0, "tasks per second of the loaded part"),
+        "tasks": Parameter(500, "tasks of the loaded part", above_zero=True),
+        "rate": Parameter(100.0, "tasks per second of the loaded part", above_zero=True),
         "payload": Parameter(0, "bytes of payload in every task of the loaded part"),
     }
     profiles = {

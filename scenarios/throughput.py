@@ -37,7 +37,9 @@ class Throughput(Scenario):
     title = "Throughput of a full queue (drain)"
     parameters = {
         "tasks": Parameter(
-            1000, "tasks queued before the workers start (the survey's condition), or at least so many"
+            1000,
+            "tasks queued before the workers start (the survey's condition), or at least so many",
+            above_zero=True,
         ),
         "seconds": Parameter(
             0.0, "queue as many as last about this long, by a short drain before; 0 for just `tasks`"

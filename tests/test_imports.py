@@ -26,7 +26,11 @@ RULES = [
     Rule("bench/agent/", ("bench.model", "bench.agent"), ()),
     Rule("adapters/", ("bench.agent",), None),
     Rule("scenarios/", ("bench.model", "bench.scenario"), ("numpy", "pandas")),
-    Rule("reports/", ("bench.model", "bench.errors", "bench.store", "bench.stats", "bench.summary", "reports"), None),
+    Rule(
+        "reports/",
+        ("bench.model", "bench.errors", "bench.store", "bench.stats", "bench.summary", "reports"),
+        None,
+    ),
     Rule("bench/", ("bench", "scenarios", "reports"), None),
 ]
 """The first rule that fits a module holds. No rule but its own lets anything import `adapters`."""

@@ -1,4 +1,4 @@
-"""The reference adapter through the whole harness reaches 90 % of a bare loop with the same queue and stamps."""
+"""The reference adapter through the whole harness reaches 90 % of a bare loop, same queue, same stamps."""
 
 from __future__ import annotations
 
