@@ -220,7 +220,7 @@ def read_run(path: Path) -> Run:
 
 
 def runs(results: Path) -> list[str]:
-    """Ids of all runs in a results folder, oldest first."""
+    """The folders of all runs in a results folder, by name."""
     return sorted(file.parent.name for file in results.glob("*/run.json"))
 
 
@@ -233,7 +233,9 @@ def latest(results: Path) -> Path:
     names = runs(results)
     if not names:
         raise StoreError(f"no runs in {results}: make one with `schedbench run`")
-    return results / names[-1]
+    # By what it says itself: a folder that was copied or kept may have another name.
+    began = {name: str(_info(results / name).get("created", "")) for name in names}
+    return results / max(names, key=lambda name: (began[name], name))
 
 
 def resolve(results: Path, run: str | Path) -> Path:

@@ -65,6 +65,13 @@ def test_a_run_is_found_again_by_id_by_path_and_as_the_latest(store: Store, tmp_
     assert open_store(tmp_path, store.path).info["seed"] == 7
 
 
+def test_the_latest_run_is_the_one_that_began_last_whatever_the_names(store: Store, tmp_path: Path) -> None:
+    kept = create(tmp_path / "results", {})
+    kept.update_run(created="2001-01-01T00:00:00+00:00")
+    kept.path.rename(tmp_path / "results" / "zzz")
+    assert latest(tmp_path / "results") == store.path
+
+
 def test_an_unknown_run_names_the_nearest_one(store: Store, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"did you mean '{store.run_id}'"):
         open_store(tmp_path / "results", store.run_id[:-1] + "x")
