@@ -18,6 +18,7 @@
 # source = "https://apscheduler.readthedocs.io/en/3.x/userguide.html"
 # settings = { pool = "thread" }
 # settle_s = 3
+# start_s = 10
 #
 # [tool.schedbench.variants.process-pool]
 # summary = "BackgroundScheduler, process pool (spawned), jobs in memory"
@@ -25,6 +26,7 @@
 # source = "https://apscheduler.readthedocs.io/en/3.x/modules/executors/pool.html"
 # settings = { pool = "process" }
 # settle_s = 3
+# start_s = 10
 #
 # [tool.schedbench.variants.thread-pool-sqlite]
 # summary = "thread pool, jobs in SQLite"
@@ -32,6 +34,7 @@
 # source = "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"
 # settings = { pool = "thread", store = "sqlite" }
 # settle_s = 3
+# start_s = 10
 #
 # [tool.schedbench.variants.process-pool-sqlite]
 # summary = "process pool (spawned), jobs in SQLite"
@@ -39,6 +42,7 @@
 # source = "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"
 # settings = { pool = "process", store = "sqlite" }
 # settle_s = 3
+# start_s = 10
 #
 # [tool.schedbench.variants.thread-pool-relaxed]
 # summary = "thread pool, jobs in memory, late jobs run instead of being dropped"
@@ -46,6 +50,7 @@
 # source = "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"
 # settings = { pool = "thread", run_late = true }
 # settle_s = 3
+# start_s = 10
 #
 # [tool.schedbench.variants.process-pool-relaxed]
 # summary = "process pool (spawned), jobs in memory, late jobs run instead of being dropped"
@@ -53,6 +58,7 @@
 # source = "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"
 # settings = { pool = "process", run_late = true }
 # settle_s = 3
+# start_s = 10
 #
 # [tool.schedbench.variants.thread-pool-sqlite-relaxed]
 # summary = "thread pool, jobs in SQLite, late jobs run instead of being dropped"
@@ -60,6 +66,7 @@
 # source = "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"
 # settings = { pool = "thread", store = "sqlite", run_late = true }
 # settle_s = 3
+# start_s = 10
 # ///
 """APScheduler 3: a scheduler thread in the client that hands due jobs to a pool of threads or processes."""
 

@@ -32,8 +32,8 @@ class Cpu(Scenario):
     }
     profiles = {
         "quick": (
-            Grid(2, ({"work_ms": 10.0, "burn_s": 0.6, "idle_s": 0.8},)),
-            Grid(1, tuple({"work_ms": ms, "burn_s": 0.6, "idle_s": 0.8} for ms in (1.0, 50.0))),
+            Grid(2, ({"work_ms": 10.0, "burn_s": 0.4, "idle_s": 0.8},)),
+            Grid(1, tuple({"work_ms": ms, "burn_s": 0.4, "idle_s": 0.8} for ms in (1.0, 50.0))),
         ),
         "standard": (Grid(6, tuple({"work_ms": ms, "idle_s": 10.0} for ms in (1.0, 10.0, 50.0))),),
         "full": (

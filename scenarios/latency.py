@@ -62,7 +62,7 @@ class Latency(Scenario):
         "work": Parameter("noop", "what a task does: noop, sleep:MS, io:MS:BYTES, cpu:MS"),
     }
     profiles = {
-        "quick": (Grid(1, ({"rate": 125.0, "load": 0.5, "warmup_s": 1.0, "capacity_tasks": 200},)),),
+        "quick": (Grid(1, ({"rate": 200.0, "load": 0.5, "warmup_s": 1.0, "capacity_tasks": 200},)),),
         "standard": (
             Grid(6, ({"rate": 50.0}, {"rate": 50.0, "arrival": "constant"}, {"load": 0.5}, {"load": 0.9})),
         ),

@@ -20,7 +20,7 @@ class Startup(Scenario):
         "start": Parameter("warm", "cold: the files are put out of the page cache first", ("warm", "cold")),
     }
     profiles = {
-        "quick": (Grid(2, ({"start": "cold"}, {"start": "warm"})),),
+        "quick": (Grid(1, ({"start": "cold"},)), Grid(2, ({"start": "warm"},))),
         "standard": (Grid(6, ({"start": "cold"}, {"start": "warm"})),),
         "full": (Grid(10, ({"start": "cold"}, {"start": "warm"})),),
     }
