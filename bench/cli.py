@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench import __version__, discovery, environments, machine, processes, services, session, store
+from bench import __version__, discovery, environments, harness, machine, services, session, store
 from bench.errors import SchedbenchError, UsageError, unknown
 from bench.model import Cell, Status
 from bench.progress import RunProgress
@@ -133,7 +133,7 @@ def _available(locked: bool, needed: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--json", "as_json", is_flag=True, help="For machines: one JSON document.")
 def doctor(results: Path, as_json: bool) -> None:
     """Say what this machine can run, how noisy it is, and what to install or change."""
-    killed = processes.sweep()
+    killed = harness.sweep()
     checks = machine.checks(results)
     for name in services.NAMES:
         fine, found = services.available(name)
@@ -214,15 +214,15 @@ def run(
         target = store.open_store(results, store.latest(results) if resume == "latest" else resume)
         asked = session.requested(target)
     plan = session.plan(asked)
-    for signum in processes.STOP_SIGNALS:
+    for signum in harness.STOP_SIGNALS:
         if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup
             signal.signal(signum, _interrupt)
-    killed = processes.sweep()
+    killed = harness.sweep()
     if killed:
         errors.print(f"ended {len(killed)} processes left by a run that was killed")
     if target is None:
         target = session.begin(plan, results)
-    if others := processes.others():
+    if others := harness.others():
         errors.print(
             f"[yellow]another schedbench is running (pid {others[0]}): the two disturb each other[/]"
         )
@@ -246,7 +246,7 @@ def run(
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     """Stop once; whoever asks again is already being served, and must not cut the cleaning up short."""
     del signum, frame
-    for each in processes.STOP_SIGNALS:
+    for each in harness.STOP_SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 

@@ -13,8 +13,8 @@ from bench import ledger
 from bench.agent.work import body_s
 from bench.environments import Environment
 from bench.errors import CellTimeout, SchedbenchError, Unsupported
+from bench.harness import Home
 from bench.model import Arrival, Cell, Load, Metric, Outcome, Phase, Status, System, Workers
-from bench.processes import Home
 from bench.scenario import History, Scenario
 from bench.stack import Progress, Stack
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import __version__, discovery, environments, machine, matrix, processes, store
+from bench import __version__, discovery, environments, harness, machine, matrix, store
 from bench.environments import Environment
 from bench.errors import EnvironmentBuildError, SchedbenchError, StoreError, Unsupported, UsageError, unknown
 from bench.model import Cell, Metric, Status, System
@@ -113,7 +113,7 @@ def run(the_plan: Plan, target: store.Store, watcher: Watcher) -> Counter[Status
         StoreError: the disk does not take the results; what was written before is kept.
     """
     began_s = time.monotonic()
-    home = processes.Home()
+    home = harness.Home()
     ended: Counter[Status] = Counter()
     served: dict[str, Any] = dict(target.info.get("services", {}))
     already = target.done()
@@ -133,7 +133,7 @@ def run(the_plan: Plan, target: store.Store, watcher: Watcher) -> Counter[Status
         for cell in cells:
             watcher.begin(cell)
             result = _cell(cell, the_plan, built[cell.system], home, target, watcher.doing)
-            with processes.deferred_signals():
+            with harness.deferred_signals():
                 target.write_cell(
                     cell,
                     result.status,
@@ -154,7 +154,7 @@ def run(the_plan: Plan, target: store.Store, watcher: Watcher) -> Counter[Status
         interrupted = True
         ended[Status.INTERRUPTED] += 1
     finally:
-        with processes.deferred_signals():
+        with harness.deferred_signals():
             home.close()
         records = store.read_cells(target.path)
         described = target.info.get("systems", {})
@@ -220,7 +220,7 @@ def _cell(
     cell: Cell,
     the_plan: Plan,
     environment: Environment | SchedbenchError,
-    home: processes.Home,
+    home: harness.Home,
     target: store.Store,
     doing: Callable[[str], None],
 ) -> Result:
@@ -242,7 +242,7 @@ def _cell(
             f"schedbench itself failed: {type(error).__name__}: {error} ({where.name}); see logs/harness.log"
         )
         return Result(Status.ERROR, reason)
-    if processes.others():
+    if harness.others():
         result.metrics = [_noted(metric, "another schedbench was running") for metric in result.metrics]
     return result
 

@@ -24,9 +24,10 @@ from bench.agent.probe import DOMAIN_VARIABLE, LEDGER_VARIABLE
 from bench.agent.work import IO_VARIABLE
 from bench.environments import Environment, bundle
 from bench.errors import CellError, CellTimeout, ProcessDied
+from bench.harness import Home, deferred_signals
 from bench.link import Link
 from bench.model import CANARY_PHASE, Load, Role, System, Variant
-from bench.processes import Child, Group, Home, deferred_signals
+from bench.processes import Child, Group
 from bench.sampler import Sampler
 from bench.tail import Tail
 

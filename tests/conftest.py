@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from bench import discovery, environments
+from bench.harness import Home
 from bench.model import Cell
-from bench.processes import Home
 from bench.runner import Result, run_cell
 from bench.scenario import Scenario
 

@@ -28,8 +28,8 @@ import pytest
 
 from bench import cgroups, cli, discovery, environments, services, session
 from bench.environments import CACHE_VARIABLE
+from bench.harness import MARKER
 from bench.model import SUMMARY_COLUMNS
-from bench.processes import MARKER
 from tests.conftest import ROOT, Command
 
 EXAMPLE = ROOT / "tests" / "example_adapter.py"

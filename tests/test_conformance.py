@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from bench import discovery, ledger, services
+from bench.harness import MARKER
 from bench.model import Load, Metric, Phase, Status, Variant, Workers
-from bench.processes import MARKER
 from bench.scenario import History, Phases, Scenario
 from tests.conftest import OneCell
 

@@ -16,9 +16,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench import cgroups, processes, sampler
+from bench import cgroups, harness, sampler
 from bench.errors import ProcessDied
-from bench.processes import MARKER, Child, Group, Home
+from bench.harness import MARKER, Home
+from bench.processes import Child, Group
 
 SOURCES = ("cgroup2", "cgroup1", "psutil")
 BURN_S = 0.4
@@ -295,7 +296,8 @@ def test_samples_have_one_row_per_role(trees: Trees) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from bench.processes import Group, Home
+from bench.harness import Home
+from bench.processes import Group
 home = Home()
 group = Group(home, "cell")
 folder = Path(sys.argv[1])
@@ -311,7 +313,7 @@ def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A state folder of this test alone."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    return processes.state_folder()
+    return harness.state_folder()
 
 
 @contextlib.contextmanager
@@ -335,23 +337,23 @@ def test_sweep_ends_what_a_dead_harness_left(source: str, state: Path, tmp_path:
         other.kill()
         other.wait()
         assert alive(worker)
-        assert {worker, daemon} <= set(processes.sweep())
+        assert {worker, daemon} <= set(harness.sweep())
         until(lambda: not alive(worker) and not alive(daemon), "end")
         assert list(state.iterdir()) == []
         place = cgroups.hierarchy()
         assert place is None or list(place.folder.glob(f"schedbench-{name}-*")) == []
-        assert processes.sweep() == []
+        assert harness.sweep() == []
 
 
 def test_sweep_leaves_live_harnesses_alone(state: Path, tmp_path: Path) -> None:
     with other_harness(tmp_path, READY) as (other, _, worker):
-        assert processes.sweep() == []
+        assert harness.sweep() == []
         assert alive(worker)
-        assert processes.others() == [other.pid]
+        assert harness.others() == [other.pid]
         other.kill()
         other.wait()
-        assert processes.others() == []
-        assert processes.sweep() == [worker]
+        assert harness.others() == []
+        assert harness.sweep() == [worker]
 
 
 def test_sweep_leaves_other_peoples_processes_alone(state: Path, tmp_path: Path) -> None:
@@ -361,7 +363,7 @@ def test_sweep_leaves_other_peoples_processes_alone(state: Path, tmp_path: Path)
         dead.mkdir(parents=True)
         (dead / "pids").write_text(f"{same_id.pid} 1\n")
         (state / "somebody-else").mkdir()
-        assert processes.sweep() == []
+        assert harness.sweep() == []
         assert alive(marked.pid)
         assert alive(same_id.pid)
         assert [folder.name for folder in state.iterdir()] == ["somebody-else"]
@@ -370,6 +372,6 @@ def test_sweep_leaves_other_peoples_processes_alone(state: Path, tmp_path: Path)
 def test_sweep_knows_a_harness_by_more_than_its_id(state: Path) -> None:
     """This process lives, but a harness with its id and another start time does not."""
     (state / f"{os.getpid()}-1").mkdir(parents=True)
-    assert processes.others() == []
-    assert processes.sweep() == []
+    assert harness.others() == []
+    assert harness.sweep() == []
     assert list(state.iterdir()) == []

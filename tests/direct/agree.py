@@ -22,8 +22,9 @@ from statistics import median
 
 from bench import discovery, environments, services
 from bench.environments import Environment
+from bench.harness import Home
 from bench.model import Cell, Status
-from bench.processes import Group, Home
+from bench.processes import Group
 from bench.runner import run_cell
 
 ROOT = Path(__file__).parents[2]

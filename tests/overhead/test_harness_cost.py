@@ -7,8 +7,8 @@ from pathlib import Path
 
 from bench import discovery
 from bench.agent.probe import LEDGER_VARIABLE
+from bench.harness import Home
 from bench.model import Status
-from bench.processes import Home
 from tests.conftest import OneCell
 
 TASKS = 50_000
