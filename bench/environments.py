@@ -140,6 +140,28 @@ def _python(folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
+def wheel(lock: Path, python_version: str) -> Path:
+    """The folder of one locked wheel that is wanted for the program inside it, fetched once and cached.
+
+    `python_version` is one that the wheel was built for: it need not be this one.
+
+    Raises:
+        EnvironmentBuildError: it cannot be fetched, or there is none for this platform.
+    """
+    name = lock.stem
+    folder = cache_folder() / "wheels" / f"{name}-{_digest(lock.read_text(encoding='utf-8'))}"
+    with _exclusive(folder, _info) as held:
+        if not (folder / MARKER).exists():
+            if folder.exists():
+                shutil.rmtree(folder)
+            only = ["--no-deps", "--only-binary", ":all:", "--python-version", python_version]
+            only += ["--python", sys.executable]  # it asks for some interpreter all the same
+            locked = ["--require-hashes", "--requirements", str(lock)]
+            _uv(f"fetch {name}", ["pip", "install", *only, *locked, "--target", str(folder)], held)
+            _write(folder / MARKER, "{}")
+    return folder
+
+
 # --- locks ----------------------------------------------------------------------------------------
 
 

