@@ -81,7 +81,7 @@ class Home:
         self.folder = state_folder() / self.name
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.hierarchy = cgroups.hierarchy()
-        self.subreaper = become_subreaper()
+        become_subreaper()
         os.environ[MARKER] = self.name  # for what runs beside the cells: an installer and its children
 
     @property

@@ -17,7 +17,6 @@ import psutil
 
 from bench import cgroups
 
-BURN_NS = 5_000_000
 BURNS = 60
 
 

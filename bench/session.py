@@ -115,7 +115,6 @@ def run(the_plan: Plan, target: store.Store, watcher: Watcher) -> Counter[Status
     began_s = time.monotonic()
     home = harness.Home()
     ended: Counter[Status] = Counter()
-    served: dict[str, Any] = dict(target.info.get("services", {}))
     already = target.done()
     cells = [cell for cell in the_plan.cells if cell.id not in already]
     built: dict[str, Environment | SchedbenchError] = {}
@@ -145,7 +144,6 @@ def run(the_plan: Plan, target: store.Store, watcher: Watcher) -> Counter[Status
                     result.resources,
                 )
             ended[result.status] += 1
-            served.update(result.details.get("services", {}))
             watcher.end(cell, result)
             if result.status is Status.INTERRUPTED:
                 interrupted = True
@@ -167,7 +165,11 @@ def run(the_plan: Plan, target: store.Store, watcher: Watcher) -> Counter[Status
             cells_done=len(target.done()),
             wall_s=round(sum(record["seconds"] for record in records), 1),
             measuring_s=round(sum(record["details"].get("measuring_s", 0.0) for record in records), 1),
-            services=served,
+            services={
+                name: served
+                for record in records
+                for name, served in record["details"].get("services", {}).items()
+            },
         )
         target.write_summary()
     return ended

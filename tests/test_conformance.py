@@ -89,7 +89,7 @@ def test_conformance(word: str, variant: Variant, one_cell: OneCell) -> None:
     assert ledger.at_once(result.events) == slots
 
     # Stopped when asked, and nothing is left.
-    assert "killed_at_stop" not in result.details
+    assert not {"killed_at_stop", "close_failed"} & result.details.keys()
     assert _of_harness(one_cell.home.name) == []
 
 
