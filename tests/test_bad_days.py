@@ -65,6 +65,23 @@ class Harness(Command):
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
         self.earlier_groups = set(control_groups())
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        self.started.append(super().start(*words))
+        return self.started[-1]
+
+    def end(self) -> None:
+        """What a test that failed left running must not fail the next one too: end it and what it started."""
+        for running in self.started:
+            if running.poll() is None:
+                running.kill()
+                running.wait()
+            if running.stdout is not None:
+                running.stdout.close()
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
     @property
     def environ(self) -> dict[str, str]:
@@ -129,7 +146,10 @@ def control_groups() -> list[str]:
 def harness(tmp_path: Path) -> Iterator[Harness]:
     made = Harness(tmp_path)
     yield made
-    assert made.left() == []
+    try:
+        assert made.left() == []
+    finally:
+        made.end()
 
 
 def until(true: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
@@ -637,7 +657,7 @@ def test_killed_harness_with_real_workers(harness: Harness) -> None:
     running = harness.start("run", "rq:redis", *options, "--trials", "2")
     until(lambda: bool(harness.runs()) and len(harness.cells()) == 1, "the first cell", 120)
     (run,) = harness.runs()
-    until(lambda: any(file.stat().st_size for file in run.glob("cells/*/ledger/*")), "the second cell", 120)
+    until(lambda: stamped(run), "the second cell", 120)
     until(lambda: len(harness.processes()) > 5, "workers at work")
     kill(running)
     left = harness.processes()
@@ -651,6 +671,17 @@ def test_killed_harness_with_real_workers(harness: Harness) -> None:
     assert [cell["status"] for cell in harness.cells()] == ["ok", "ok"]
     info = json.loads((run / "run.json").read_text())
     assert (info["cells_done"], info["cells_planned"], info["interrupted"]) == (2, 2, False)
+
+
+def stamped(run: Path) -> bool:
+    """Whether a cell that has not ended has records in its ledger (one that ends takes its ledger away)."""
+    for folder in run.glob("cells/*"):
+        if not (folder / "cell.json").exists():
+            for file in folder.glob("ledger/*"):
+                with contextlib.suppress(FileNotFoundError):
+                    if file.stat().st_size:
+                        return True
+    return False
 
 
 def kill(running: subprocess.Popen[str]) -> None:
