@@ -77,12 +77,12 @@ from time import sleep
 from apscheduler.executors.pool import ProcessPoolExecutor, ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from bench.agent import Adapter, Context, InProcess, Task, run
+from bench.agent import Adapter, Context, InProcess, Periodic, Schedule, Task, run
 
 POOLS = {"thread": ThreadPoolExecutor, "process": ProcessPoolExecutor}
 
 
-class APScheduler(Adapter, InProcess):
+class APScheduler(Adapter, InProcess, Periodic):
     """A `BackgroundScheduler` that is paused whenever the harness wants no task to run."""
 
     def __init__(self, context: Context) -> None:
@@ -102,6 +102,9 @@ class APScheduler(Adapter, InProcess):
 
     def submit(self, task: Task) -> None:
         self.scheduler.add_job(run, args=(task.id, task.work, task.payload))  # no trigger: run now
+
+    def register(self, schedule: Schedule) -> None:
+        self.scheduler.add_job(run, "interval", args=(schedule.id, schedule.work), seconds=schedule.every_s)
 
     def start(self) -> None:
         self.scheduler.resume()

@@ -6,7 +6,7 @@
 # title = "Reference queue"
 # family = "floor"
 # homepage = "https://docs.python.org/3/library/queue.html"
-# capabilities = ["enqueue"]
+# capabilities = ["enqueue", "periodic"]
 # default = ["threads"]
 #
 # [tool.schedbench.variants.threads]
@@ -20,13 +20,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from queue import SimpleQueue
 
-from bench.agent import Adapter, Context, InProcess, Task, run
+from bench.agent import Adapter, Context, InProcess, Periodic, Schedule, Task, run
 
 
-class Reference(Adapter, InProcess):
-    """Threads that take tasks from a queue and run them."""
+class Reference(Adapter, InProcess, Periodic):
+    """Threads that take tasks from a queue and run them, and one that queues what is due again."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -46,6 +47,16 @@ class Reference(Adapter, InProcess):
             self.queue.put(None)
         for thread in self.threads:
             thread.join()
+
+    def register(self, schedule: Schedule) -> None:
+        threading.Thread(target=self.tick, args=(schedule,), daemon=True).start()
+
+    def tick(self, schedule: Schedule) -> None:
+        task, due_s = Task(schedule.id, schedule.work), time.monotonic()
+        while True:
+            due_s += schedule.every_s
+            time.sleep(max(0.0, due_s - time.monotonic()))
+            self.submit(task)
 
     def work(self) -> None:
         while (task := self.queue.get()) is not None:

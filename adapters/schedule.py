@@ -42,7 +42,8 @@ import threading
 
 from schedule import CancelJob, Scheduler
 
-from bench.agent import Adapter, Context, InProcess, Task, run
+from bench.agent import Adapter, Context, InProcess, Periodic, Task, run
+from bench.agent import Schedule as Every
 
 POLL_S = 1.0
 """The rhythm of the documented loop."""
@@ -61,7 +62,7 @@ def run_once(task_id: int, work: str, payload: str) -> type[CancelJob]:
     return CancelJob
 
 
-class Schedule(Adapter, InProcess):
+class Schedule(Adapter, InProcess, Periodic):
     """A `schedule.Scheduler` and the background thread that drives it."""
 
     def __init__(self, context: Context) -> None:
@@ -75,6 +76,11 @@ class Schedule(Adapter, InProcess):
         if task.delay_s < 1:
             raise ValueError(f"schedule cannot run a task in less than 1 s, asked for {task.delay_s} s")
         self.scheduler.every(task.delay_s).seconds.do(run_once, task.id, task.work, task.payload)
+
+    def register(self, schedule: Every) -> None:
+        if schedule.every_s < 1 or schedule.every_s % 1:
+            raise ValueError(f"schedule counts whole seconds, asked for {schedule.every_s} s")
+        self.scheduler.every(int(schedule.every_s)).seconds.do(run, schedule.id, schedule.work)
 
     def start(self) -> None:
         self.stopping.clear()

@@ -131,6 +131,12 @@ def per_task(records: Records) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.Index(tasks, name="task"))
 
 
+def of_phase(records: Records, phase: int) -> Records:
+    """The events of the tasks of a phase, those of its schedule left out."""
+    own: Records = records[records["task"] >> PHASE_SHIFT == phase]
+    return own
+
+
 def _first(
     records: Records, row: npt.NDArray[np.intp], n: int, kind: Kind, *fields: str
 ) -> tuple[dict[str, npt.NDArray[np.int64]], npt.NDArray[np.intp]]:
@@ -159,25 +165,65 @@ def _restarted(
     records: Records, row: npt.NDArray[np.intp], starts: npt.NDArray[np.intp]
 ) -> npt.NDArray[np.bool_]:
     """Rows in which an attempt began although the one before it had neither failed nor vanished."""
-    of_body = np.isin(records["kind"], (Kind.START, Kind.END, Kind.FAIL))
-    chosen = of_body & (starts > 1)[row]
-    events, row = records[chosen], row[chosen]
-    # Attempts: (row, domain, pid, run) is one execution; its START is followed by its END or FAIL, if any.
-    order = np.lexsort((events["kind"], events["t_ns"], events["run"], events["pid"], events["domain"], row))
-    events, row = events[order], row[order]
-    same = _follows(row, events["domain"], events["pid"], events["run"])
-    outcome = np.where(same, np.append(events["kind"][1:], 0), 0)
-    outcome_ns = np.append(events["t_ns"][1:], 0)
-    begun = events["kind"] == Kind.START
-    events, row, outcome, outcome_ns = events[begun], row[begun], outcome[begun], outcome_ns[begun]
-    # In the order of their starts, each attempt but the last must have vanished or failed in time.
-    order = np.lexsort((events["t_ns"], events["domain"], row))
-    events, row, outcome, outcome_ns = events[order], row[order], outcome[order], outcome_ns[order]
+    several = (starts > 1)[row]
+    events, row, outcome, outcome_ns = _attempts(records[several], row[several])
+    # Each attempt but the last must have vanished or failed in time.
     next_start_ns = np.append(events["t_ns"][1:], 0)
     standing = (outcome == Kind.END) | ((outcome == Kind.FAIL) & (outcome_ns > next_start_ns))
     restarted = np.zeros(len(starts), np.bool_)
     restarted[row[standing & _follows(row, events["domain"])]] = True
     return restarted
+
+
+def _attempts(
+    records: Records, row: npt.NDArray[np.intp]
+) -> tuple[Records, npt.NDArray[np.intp], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Every START, by row, clock domain and time: its row, and the kind (0: none) and time of its outcome."""
+    of_body = np.isin(records["kind"], (Kind.START, Kind.END, Kind.FAIL))
+    events, row = records[of_body], row[of_body]
+    # (row, domain, pid, run) is one execution; its START is followed by its END or FAIL, if any.
+    order = np.lexsort((events["kind"], events["t_ns"], events["run"], events["pid"], events["domain"], row))
+    events, row = events[order], row[order]
+    same = _follows(row, events["domain"], events["pid"], events["run"])
+    outcome = np.where(same, np.append(events["kind"][1:], 0), 0)
+    outcome_ns = np.append(events["t_ns"][1:], 0)
+    begun = np.flatnonzero(events["kind"] == Kind.START)
+    order = begun[np.lexsort((events["t_ns"][begun], events["domain"][begun], row[begun]))]
+    return events[order], row[order], outcome[order], outcome_ns[order]
+
+
+# --- one row per tick -------------------------------------------------------------------------------
+
+EARLY_NS: Final = 5_000_000
+"""A run that begins so little before its tick belongs to it: libraries wait on another clock than ours."""
+
+
+def ticks(records: Records, every_ns: int, until_ns: int) -> pd.DataFrame:
+    """One row per turn of one schedule, from the `due_ns` of its SUBMIT to `until_ns`.
+
+    A turn lasts from its due time to the next one. Columns: `due_ns`; `planned`, False for turns before
+    the first that was due, which stand here only where something ran in them; `start_ns` of the first run
+    in it, nullable; `starts`, 0 for a tick that was skipped; `overlapped`, whether one of its runs began
+    before an earlier run of the same schedule had ended. A run that has not ended overlaps all later ones.
+
+    Raises:
+        ValueError: `records` has no SUBMIT.
+    """
+    first_due_ns = int(records["aux"][records["kind"] == Kind.SUBMIT].min())
+    runs, _, outcome, outcome_ns = _attempts(records, np.zeros(len(records), np.intp))
+    end_ns = np.where(outcome == 0, np.iinfo(np.int64).max, outcome_ns)
+    busy_until_ns = np.append(np.iinfo(np.int64).min, np.maximum.accumulate(end_ns))[: len(runs)]
+    turn = (runs["t_ns"] + EARLY_NS - first_due_ns) // every_ns
+    found = pd.DataFrame(
+        {"turn": turn, "start_ns": runs["t_ns"], "overlapped": runs["t_ns"] < busy_until_ns}
+    ).groupby("turn")
+    planned_n = max(0, -((first_due_ns - until_ns) // every_ns))
+    turns = pd.RangeIndex(min([0, *turn.tolist()]), planned_n, name="turn")
+    frame = pd.DataFrame({"due_ns": first_due_ns + turns.to_numpy() * every_ns, "planned": turns >= 0}, turns)
+    frame["start_ns"] = found["start_ns"].min().reindex(turns).astype("Int64")
+    frame["starts"] = found.size().reindex(turns, fill_value=0)
+    frame["overlapped"] = found["overlapped"].any().reindex(turns, fill_value=False)
+    return frame[frame["planned"] | (frame["starts"] > 0)]
 
 
 def _follows(*keys: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 # --- events ---------------------------------------------------------------------------------------
@@ -46,6 +46,9 @@ PHASE_SHIFT: Final = 32
 
 CANARY_PHASE: Final = 0
 
+SCHEDULE: Final = 1 << 63
+"""Set in the id of a schedule: one id whose body runs once a tick. The rest is as in a task's id."""
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -60,6 +63,15 @@ class Task:
     work: str = "noop"
     payload: str = ""
     delay_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A body to be run every `every_s` seconds, first that long after it is registered."""
+
+    id: int
+    every_s: float
+    work: str = "noop"
 
 
 AHEAD_S: Final = 1
@@ -109,7 +121,8 @@ class Phase:
     has been accepted) or `hold` (after `hold_s` seconds). `memory` switches on the costlier memory
     sampling every `sample_s` seconds; the edges of every phase are always sampled for CPU.
     `ready` asks for canaries after workers have come up; without them the phase's own tasks are the
-    first to run.
+    first to run. With `every_s` above 0 the system is told at its begin to run `noop` tasks of its own
+    accord, one every so many seconds.
     """
 
     name: str
@@ -121,22 +134,7 @@ class Phase:
     memory: bool = False
     sample_s: float = 0.25
     ready: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What the runner tells a scenario about the phase that just ended (times in CLOCK_MONOTONIC ns)."""
-
-    tasks: int
-    ended: int
-    first_start_ns: int
-    last_end_ns: int
-
-    @property
-    def rate_hz(self) -> float:
-        """Tasks per second from first start to last end; 0 when nothing ran."""
-        span = self.last_end_ns - self.first_start_ns
-        return self.ended / span * 1e9 if span > 0 else 0.0
+    every_s: float = 0.0
 
 
 # --- systems, cells, metrics ------------------------------------------------------------------------
@@ -233,6 +231,10 @@ class Metric:
     low: float | None = None
     high: float | None = None
     note: str = ""
+
+    def noted(self, words: str) -> Metric:
+        """The same with another remark; remarks are parted by `; `."""
+        return replace(self, note="; ".join(filter(None, (self.note, words))))
 
 
 SUMMARY_COLUMNS: Final = (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,21 @@ from bench.agent.work import body_s
 from bench.environments import Environment
 from bench.errors import CellTimeout, SchedbenchError, Unsupported
 from bench.harness import Home
-from bench.model import Arrival, Cell, Load, Metric, Outcome, Phase, Status, System, Workers
-from bench.scenario import History, Scenario
+from bench.model import SCHEDULE, Arrival, Cell, Load, Metric, Phase, Status, System, Workers
+from bench.scenario import History, Scenario, Seen
 from bench.stack import Progress, Stack
 
 SETTLE_S = 0.1
 TRIAL_SEED = 1_000_003
 """Arrivals differ between trials, and are the same for every system in one trial."""
+
+WALL_STEP_S = 0.1
+"""Many timers wait on the wall clock: a cell in which it was set by more than this tells nothing."""
+
+
+def wall_clock_ns() -> int:
+    """How far the wall clock is ahead of CLOCK_MONOTONIC: constant until somebody sets it."""
+    return time.time_ns() - time.monotonic_ns()
 
 
 @dataclass
@@ -82,26 +92,36 @@ class _Play:
         self.phases: dict[int, Phase] = {}
         self.sent: dict[int, int] = {}
         self.spawned_ns: dict[str, int] = {}
+        self.claims: dict[int, bool] | None = None
         self.body_s = 0.0
         self.measuring_s = 0.0
+        self.wall_clock_ns = wall_clock_ns()
 
     def scenario_through(self) -> None:
-        """Every phase the scenario yields, each answered with what came of it."""
+        """Every phase the scenario yields, each answered with what tells its tasks."""
         steps = self.scenario.phases(self.params, self.stack.variant)
-        outcome: Outcome | None = None
+        seen: Seen | None = None
         while True:
             try:
-                phase = next(steps) if outcome is None else steps.send(outcome)
+                phase = next(steps) if seen is None else steps.send(seen)
             except StopIteration:
                 break
-            outcome = self._phase(len(self.phases) + 1, phase)
+            number = len(self.phases) + 1
+            self._phase(number, phase)
+            seen = functools.partial(self._seen, number)
         time.sleep(SETTLE_S)  # a duplicate of the last task would show up now
+        self.claims = self.stack.claims()
+
+    def _seen(self, number: int) -> ledger.Frame:
+        """The tasks of a phase so far."""
+        return ledger.per_task(ledger.of_phase(ledger.read(self.stack.ledger).records, number))
 
     def result(self, status: Status, reason: str) -> Result:
         """The history, and the figures computed from it."""
         details = {**self.stack.details, "measuring_s": self.measuring_s}
         found = ledger.read(self.stack.ledger)
-        tasks = ledger.per_task(found.records)
+        is_scheduled = found.records["task"] >= SCHEDULE
+        tasks = ledger.per_task(found.records[~is_scheduled])
         faults = {
             "torn bytes": found.torn_bytes,
             "records of an unknown kind": found.unknown,
@@ -117,12 +137,33 @@ class _Play:
         metrics: list[Metric] = []
         if status is Status.OK:
             cpu_source = str(details["cpu_source"])
-            history = History(tasks, resources, self.phases, self.spawned_ns, self.stack.ahead, cpu_source)
+            history = History(
+                tasks,
+                resources,
+                self.phases,
+                self.spawned_ns,
+                self.stack.ahead,
+                cpu_source,
+                found.records[is_scheduled],
+                self.claims,
+            )
             metrics += history.fates(self.scenario.deadline_s)
             metrics += self.scenario.metrics(history, self.params)
+        for what in self._clock_faults(details):
+            metrics = [metric.noted(f"invalid: {what}") for metric in metrics]
         return Result(status, reason, metrics, details, found.records, tasks, resources)
 
-    def _phase(self, number: int, phase: Phase) -> Outcome:
+    def _clock_faults(self, details: dict[str, Any]) -> Iterator[str]:
+        """What is wrong with the clocks of this cell, in words; in numbers it goes to `details`."""
+        if self.stack.tail.clock_off_ns:
+            low_s, high_s = details["clock_off_s"] = [ns / 1e9 for ns in self.stack.tail.clock_off_ns]
+            yield f"the clock of a process was off by {low_s:.2f} to {high_s:.2f} s"
+        stepped_s = (wall_clock_ns() - self.wall_clock_ns) / 1e9
+        if abs(stepped_s) > WALL_STEP_S:
+            details["wall_clock_step_s"] = stepped_s
+            yield f"the wall clock was set by {stepped_s:.2f} s"
+
+    def _phase(self, number: int, phase: Phase) -> None:
         stack = self.stack
         self.phases[number] = phase
         stack.progress(phase.name)
@@ -131,6 +172,8 @@ class _Play:
         self.spawned_ns[phase.name] = stack.spawned_ns
         began_s = time.monotonic()
         stack.sampler.begin(phase)
+        if phase.every_s:
+            stack.register(number, phase.every_s)
         last_due_ns = self._send(number, phase.load, phase.limit_s) if phase.load else 0
         if stack.ahead and not up:
             stack.until(lambda: time.monotonic_ns() > last_due_ns, phase.limit_s, "waiting for the due time")
@@ -142,7 +185,6 @@ class _Play:
         stack.sampler.end(phase)
         self.measuring_s += time.monotonic() - began_s
         stack.tail.poll()
-        return stack.tail.outcome(number if phase.load else number - 1)
 
     def _send(self, number: int, load: Load, limit_s: float) -> int:
         """Have the client send a load; returns the last due time."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,13 +16,15 @@ import numpy as np
 import pandas as pd
 
 from bench import ledger, stats
+from bench.errors import CellError
 from bench.model import (
     AHEAD_S,
+    PHASE_SHIFT,
+    SCHEDULE,
     Arrival,
     Fate,
     Load,
     Metric,
-    Outcome,
     Phase,
     Role,
     System,
@@ -31,12 +33,15 @@ from bench.model import (
 )
 
 __all__ = [
-    "AHEAD_S", "Arrival", "Grid", "History", "Load", "Metric", "Outcome", "Parameter", "Phase", "Phases",
-    "Scenario", "System", "Variant", "Workers", "quantiles",
+    "AHEAD_S", "Arrival", "Grid", "History", "Load", "Metric", "Parameter", "Phase", "Phases",
+    "Scenario", "Seen", "System", "Variant", "Workers", "capacity_hz", "quantiles", "rate_hz",
 ]  # fmt: skip
 
-Phases = Generator[Phase, Outcome, Any]
-"""Phases out, outcomes in; what a part of a scenario returns is its own business."""
+Seen = Callable[[], pd.DataFrame]
+"""The `ledger.per_task` frame of one phase's tasks as they are when it is called."""
+
+Phases = Generator[Phase, Seen, Any]
+"""Phases out, what was seen of each in; what a part of a scenario returns is its own business."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ class History:
 
     `tasks` is `ledger.per_task`'s frame, `resources` the sampler's (one row per role and sample),
     `phases` the phases by number, `spawned_ns` when the processes that run tasks were last spawned in
-    each phase. Times are CLOCK_MONOTONIC ns.
+    each phase. Times are CLOCK_MONOTONIC ns. `scheduled` holds the events of schedules; `claims` what the
+    library itself says of tasks by id (True for success), None where it was not asked.
     """
 
     tasks: pd.DataFrame
@@ -72,6 +78,8 @@ class History:
     spawned_ns: Mapping[str, int]
     ahead: bool
     cpu_source: str
+    scheduled: ledger.Records | None = None
+    claims: Mapping[int, bool] | None = None
 
     def number(self, name: str) -> int:
         """The number of the phase called `name`."""
@@ -97,6 +105,16 @@ class History:
         by_role = end.set_index("role")["cpu_ns"]
         return begin.set_index("role")["cpu_ns"].reindex(by_role.index, fill_value=0), by_role, seconds
 
+    def ticks(self, name: str) -> pd.DataFrame:
+        """The ticks of the schedule of a phase that were due at least one interval before its end."""
+        number = self.number(name)
+        records = ledger.joined([] if self.scheduled is None else [self.scheduled])
+        own = records[records["task"] == SCHEDULE | number << PHASE_SHIFT]
+        every_ns = round(self.phases[number].every_s * 1e9)
+        samples = self.samples(name)
+        end_ns = int(samples["t_ns"][samples["edge"] == "end"].iloc[0])
+        return ledger.ticks(own, every_ns, end_ns - every_ns)
+
     def fates(self, deadline_s: float) -> Iterator[Metric]:
         """How many tasks met each fate, warm-up included and canaries left out; late after `deadline_s`."""
         frame = self.tasks[self.tasks["phase"] > 0]
@@ -105,6 +123,13 @@ class History:
             yield Metric(f"tasks_{fate}", "count", float(counts.get(fate, 0)), n=len(frame))
         negative = ledger.negative(frame)
         yield Metric("negative_latencies", "count", float(negative), n=len(frame))
+        if self.claims is not None:
+            said = frame.index.map(self.claims).to_numpy(object)
+            ended = (frame["ends"] > 0).to_numpy(bool)
+            false_success = int(np.count_nonzero((said == True) & ~ended))  # noqa: E712 - NaN: said nothing
+            false_failure = int(np.count_nonzero((said == False) & ended))  # noqa: E712
+            yield Metric("claims_false_success", "count", float(false_success), n=len(frame))
+            yield Metric("claims_false_failure", "count", float(false_failure), n=len(frame))
 
 
 def quantiles(name: str, ms: np.ndarray, note: str = "") -> Iterator[Metric]:
@@ -125,6 +150,18 @@ def quantiles(name: str, ms: np.ndarray, note: str = "") -> Iterator[Metric]:
         yield Metric(f"{name}_max", "ms", float(ms.max()), len(ms), note=note)
 
 
+def capacity_hz(tasks: pd.DataFrame) -> float:
+    """Tasks per second of a burst that sizes a later load.
+
+    Raises:
+        CellError: fewer than two of them ended.
+    """
+    found, n = rate_hz(tasks)
+    if not found > 0:
+        raise CellError(f"no capacity to be seen: {n} of {len(tasks)} tasks of a burst ended well")
+    return found
+
+
 def rate_hz(tasks: pd.DataFrame) -> tuple[float, int]:
     """Tasks per second from the first start to the last end, and how many tasks that rests on."""
     ended = tasks[tasks["ends"] > 0]
@@ -140,6 +177,8 @@ class Scenario(ABC):
     title: ClassVar[str]
     parameters: ClassVar[Mapping[str, Parameter]]
     profiles: ClassVar[Mapping[str, Sequence[Grid]]]
+    unasked: ClassVar[frozenset[str]] = frozenset({"quick", "standard", "full"})
+    """The profiles that include it; in the others it runs only when it is named."""
     deadline_s: ClassVar[float] = math.inf
     """A task that starts later than this after its due time counts as `late`. In a drain nothing is late."""
 
@@ -167,7 +206,7 @@ class Scenario(ABC):
 
     @abstractmethod
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
-        """Yield the phases of a cell one by one; each `yield` returns the `Outcome` of that phase."""
+        """Yield the phases of a cell one by one; each `yield` returns what tells that phase's tasks."""
 
     @abstractmethod
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:

@@ -26,7 +26,7 @@ from bench.environments import Environment, bundle
 from bench.errors import CellError, CellTimeout, ProcessDied
 from bench.harness import Home, deferred_signals
 from bench.link import Link
-from bench.model import CANARY_PHASE, Load, Role, System, Variant
+from bench.model import CANARY_PHASE, PHASE_SHIFT, SCHEDULE, Load, Role, System, Variant
 from bench.processes import Child, Group
 from bench.sampler import Sampler
 from bench.tail import Tail
@@ -81,6 +81,7 @@ class Stack:
         self._workers: list[Child] = []
         self._up = self._in_process = False
         self._canaries_sent = 0
+        self._claims = False
 
     # -- its life
 
@@ -118,6 +119,7 @@ class Stack:
         self._link.spawned()
         answer = self.order("open", READY_S)
         self._declared = answer["processes"]
+        self._claims = bool(answer["claims"])
         self._in_process = self.details["in_process"] = bool(answer["in_process"])
         if self._in_process and not self._declared:
             self.spawned_ns = client_spawned_ns
@@ -211,6 +213,17 @@ class Stack:
                 f"submit raised for {answer['refused']} of {answer['sent']} tasks: {answer['error']}"
             )
         return answer
+
+    def register(self, phase: int, every_s: float) -> None:
+        """Have the system run a body every so often, as the schedule of a phase."""
+        self.order("register", READY_S, id=SCHEDULE | phase << PHASE_SHIFT, every_s=every_s)
+
+    def claims(self) -> dict[int, bool] | None:
+        """What the library says of every task that was sent, or None where it keeps no such record."""
+        if not self._claims:
+            return None
+        answer = self.order("claims", READY_S)
+        return dict.fromkeys(answer["succeeded"], True) | dict.fromkeys(answer["failed"], False)
 
     def log_tails(self) -> str:
         """The last lines of every worker's log, for an error message."""

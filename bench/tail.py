@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from time import monotonic_ns
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from bench.ledger import SUFFIX, Records, decode, joined
-from bench.model import PHASE_SHIFT, RECORD, Kind, Outcome
+from bench.model import PHASE_SHIFT, RECORD, Kind
 
 SLOW_LANE_POLLS: Final = 16
 """`Tail` looks at the file of a process that is gone only once in so many polls."""
+
+AHEAD_NS: Final = 1_000_000
+BEHIND_NS: Final = 250_000_000
+"""How far a stamp may lie after the moment it was read, or before the last look at its file. The second is
+long because a thread can be put to sleep between reading the clock and writing."""
 
 
 class Tail:
@@ -28,16 +34,19 @@ class Tail:
         """Time of the newest event seen so far; 0 before the first."""
         self.unknown = 0
         """Whole records of a kind that does not exist, so far."""
+        self.clock_off_ns: tuple[int, int] | None = None
+        """Between what offsets the clock of a writer was off; None while all agreed with ours."""
         self._folder = folder
+        self._listed_ns = monotonic_ns()
+        self._looked_ns: dict[str, int] = {}
         self._read_bytes: dict[str, int] = {}
         self._live: set[str] = set()
         self._polls = 0
         self._seen: dict[tuple[int, str], _Ids] = {}
-        self._first_start_ns: dict[int, int] = {}
-        self._last_end_ns: dict[int, int] = {}
 
     def poll(self) -> Records:
         """The whole records that were written since the last poll; a torn tail waits for its rest."""
+        listed_before_ns, self._listed_ns = self._listed_ns, monotonic_ns()
         names = {entry.name for entry in os.scandir(self._folder) if entry.name.endswith(SUFFIX)}
         self._live |= names - self._read_bytes.keys()
         self._polls += 1
@@ -45,10 +54,12 @@ class Tail:
         for name in names if self._polls % SLOW_LANE_POLLS == 0 else tuple(self._live):
             # In this order: what a process wrote before it was seen to be gone is read now.
             gone = not Path("/proc", name.partition("-")[0]).exists()
+            since_ns, self._looked_ns[name] = self._looked_ns.get(name, listed_before_ns), monotonic_ns()
             if part := self._grown(name):
                 records, unknown = decode(part)
                 parts.append(records)
                 self.unknown += unknown
+                self._compare_clocks(records["t_ns"], since_ns, monotonic_ns())
             if gone:
                 self._live.discard(name)
         fresh = joined(parts)
@@ -67,15 +78,6 @@ class Tail:
         """Distinct task ids of a phase that have ended or failed at least once."""
         return self._distinct(phase, "ended")
 
-    def outcome(self, phase: int) -> Outcome:
-        """What a phase came to so far, warm-up tasks included; times are 0 when nothing ran."""
-        return Outcome(
-            tasks=self.submitted(phase),
-            ended=self.ended(phase),
-            first_start_ns=self._first_start_ns.get(phase, 0),
-            last_end_ns=self._last_end_ns.get(phase, 0),
-        )
-
     def _grown(self, name: str) -> bytes:
         """What file `name` has gained, from its first unread record on."""
         path = self._folder / name
@@ -88,6 +90,19 @@ class Tail:
         self._read_bytes[name] += len(data) - len(data) % RECORD.size
         return data
 
+    def _compare_clocks(self, t_ns: npt.NDArray[np.int64], since_ns: int, now_ns: int) -> None:
+        """Records that appeared between `since_ns` and `now_ns` were stamped then, or a clock is off."""
+        if not len(t_ns):
+            return
+        first_ns, last_ns = int(t_ns.min()), int(t_ns.max())
+        for off, stamp_ns in (
+            (last_ns - now_ns > AHEAD_NS, last_ns),
+            (since_ns - first_ns > BEHIND_NS, first_ns),
+        ):
+            found = (stamp_ns - now_ns, stamp_ns - since_ns)
+            if off and (self.clock_off_ns is None or np.ptp(found) < np.ptp(self.clock_off_ns)):
+                self.clock_off_ns = found
+
     def _count(self, fresh: Records) -> None:
         if not len(fresh):
             return
@@ -95,15 +110,10 @@ class Tail:
         phases = fresh["task"] >> PHASE_SHIFT
         for phase in np.unique(phases).tolist():
             own = fresh[phases == phase]
-            kind, index, t_ns = own["kind"], own["task"] & 0xFFFFFFFF, own["t_ns"]
+            kind, index = own["kind"], own["task"] & 0xFFFFFFFF
             start, end = kind == Kind.START, (kind == Kind.END) | (kind == Kind.FAIL)
             for what, mask in (("submitted", kind == Kind.SUBMIT), ("started", start), ("ended", end)):
                 self._seen.setdefault((phase, what), _Ids()).add(index[mask])
-            if start.any():
-                first_ns = int(t_ns[start].min())
-                self._first_start_ns[phase] = min(self._first_start_ns.get(phase, first_ns), first_ns)
-            if end.any():
-                self._last_end_ns[phase] = max(self._last_end_ns.get(phase, 0), int(t_ns[end].max()))
 
     def _distinct(self, phase: int, what: str) -> int:
         ids = self._seen.get((phase, what))

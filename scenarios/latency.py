@@ -27,6 +27,7 @@ from bench.scenario import (
     Scenario,
     System,
     Variant,
+    capacity_hz,
     quantiles,
 )
 
@@ -93,7 +94,7 @@ class Latency(Scenario):
             n = min(params["capacity_tasks"], variant.queue_limit or params["capacity_tasks"])
             # With the workers up: whoever submits takes its share of the machine, as under the load.
             capacity = yield Phase("capacity", Load(n))
-            most = capacity.rate_hz * params["load"]
+            most = capacity_hz(capacity()) * params["load"]
             rate = min(rate or most, most)
         warmup = min(math.ceil(rate * params["warmup_s"]), MOST_TASKS // 10)
         least = math.ceil(rate * LEAST_S) if params["load"] else 1

@@ -23,6 +23,7 @@ from bench.scenario import (
     Scenario,
     Variant,
     Workers,
+    capacity_hz,
     rate_hz,
 )
 
@@ -71,17 +72,17 @@ class Throughput(Scenario):
         limit = variant.queue_limit or MOST_TASKS
         # Of a longer drain, the first one only tells the size.
         n = min(SIZING_TASKS if params["seconds"] else params["tasks"], limit)
-        outcome = yield from self._drain("", n, params)
+        drained = yield from self._drain("", n, params)
         if params["seconds"]:
-            n = min(max(params["tasks"], math.ceil(outcome.rate_hz * params["seconds"])), limit)
+            n = min(max(params["tasks"], math.ceil(capacity_hz(drained()) * params["seconds"])), limit)
             yield from self._drain("long ", n, params)
 
     def _drain(self, prefix: str, n: int, params: Mapping[str, Any]) -> Phases:
         load = Load(n, work=params["work"], payload_bytes=params["payload"])
         limit_s = 180 + 10 * params["seconds"]
-        yield Phase(prefix + "queue", load, workers=Workers.DOWN, wait="queued", limit_s=limit_s)
-        outcome = yield Phase(prefix + "drain", ready=False, limit_s=limit_s)
-        return outcome
+        queued = yield Phase(prefix + "queue", load, workers=Workers.DOWN, wait="queued", limit_s=limit_s)
+        yield Phase(prefix + "drain", ready=False, limit_s=limit_s)
+        return queued
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
         tasks = history.of("long queue" if params["seconds"] else "queue")

@@ -391,7 +391,7 @@ class Remote:
 def test_a_client_plays_a_load_into_the_reference_adapter(tmp_path: Path) -> None:
     remote = Remote("adapters.reference", tmp_path)
     try:
-        assert remote.order("open") == {"ok": True, "processes": [], "in_process": True}
+        assert remote.order("open") == {"ok": True, "processes": [], "in_process": True, "claims": False}
         assert remote.order("start") == {"ok": True}
         load = {"n": 20, "arrival": "constant", "rate_hz": 1000.0, "work": "noop", "payload_bytes": 3}
         played = remote.order("play", phase=1, load=load, ahead=False)

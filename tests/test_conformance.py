@@ -93,6 +93,44 @@ def test_conformance(word: str, variant: Variant, one_cell: OneCell) -> None:
     assert _of_harness(one_cell.home.name) == []
 
 
+class Ticks(Scenario):
+    """A schedule, left alone for three ticks of a second."""
+
+    title = "ticks"
+    parameters = {}
+    profiles = {}
+
+    def seconds(self, params: Mapping[str, Any]) -> float:
+        return 4
+
+    def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
+        yield Phase("ticks", every_s=1.0, wait="hold", hold_s=4.2)
+
+    def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
+        ticks = history.ticks("ticks")
+        yield Metric("planned", "count", float(ticks["planned"].sum()), len(ticks))
+        yield Metric("starts", "count", float(ticks["starts"].sum()), len(ticks))
+        yield Metric("overlapped", "count", float(ticks["overlapped"].sum()), len(ticks))
+
+
+PERIODIC = [
+    pytest.param(f"{system.name}:{system.default[0]}", id=system.name)
+    for system in discovery.systems().values()
+    if "periodic" in system.capabilities
+]
+
+
+@pytest.mark.parametrize("word", PERIODIC)
+def test_a_schedule_ticks(word: str, one_cell: OneCell) -> None:
+    """Once for each of three ticks, give or take the one that a polling loop has not got to."""
+    result = one_cell(word, Ticks())
+    assert (result.status, result.reason) == (Status.OK, "")
+    found = {metric.name: metric.value for metric in result.metrics}
+    assert found["planned"] == 3
+    assert found["starts"] in (2, 3)
+    assert found["overlapped"] == 0
+
+
 def _of_harness(name: str) -> list[int]:
     found = []
     for process in psutil.process_iter():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import ledger
-from bench.model import RECORD, Fate, Kind, Outcome
+from bench.model import RECORD, Fate, Kind
 from bench.tail import SLOW_LANE_POLLS, Tail
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -244,12 +245,11 @@ def test_a_tail_counts_distinct_tasks_by_phase(tmp_path: Path) -> None:
     tail.poll()
     assert (tail.submitted(1), tail.started(1), tail.ended(1)) == (6, 4, 4)
     assert (tail.submitted(2), tail.started(2), tail.ended(2)) == (0, 0, 0)
-    assert tail.outcome(2) == Outcome(0, 0, 0, 0)
     write(tmp_path, golden("retries"))
     for _ in range(SLOW_LANE_POLLS):
         tail.poll()
     assert (tail.submitted(1), tail.started(1), tail.ended(1)) == (6, 4, 4)
-    assert tail.outcome(2) == Outcome(tasks=8, ended=8, first_start_ns=10 * MS, last_end_ns=95 * MS)
+    assert (tail.submitted(2), tail.ended(2)) == (8, 8)
 
 
 def test_a_tail_counts_a_task_again_neither_within_nor_across_polls(tmp_path: Path) -> None:
@@ -262,15 +262,90 @@ def test_a_tail_counts_a_task_again_neither_within_nor_across_polls(tmp_path: Pa
         assert tail.ended(0) == len(set(ids[: upto + 1]))
 
 
-def test_an_outcome_spans_all_polls_in_whatever_order_files_arrive(tmp_path: Path) -> None:
+def test_a_tail_knows_the_newest_event_in_whatever_order_files_arrive(tmp_path: Path) -> None:
     tail = Tail(tmp_path)
     for number, (start, end) in enumerate([(20, 90), (10, 30), (40, 50)]):
         (tmp_path / f"{os.getpid()}-{number}.events").write_bytes(
             event(number, Kind.START, start) + event(number, Kind.END, end)
         )
         tail.poll()
-    assert tail.outcome(0) == Outcome(tasks=0, ended=3, first_start_ns=10, last_end_ns=90)
     assert tail.last_ns == 90
+
+
+@pytest.mark.parametrize("off_s", [-3600.0, -0.3, 0.002, 1.4])
+def test_a_clock_that_is_off_is_found_between_two_looks(tmp_path: Path, off_s: float) -> None:
+    """Stamped by the wrong clock, written between two looks: its offset lies between those two bounds."""
+    tail = Tail(tmp_path)
+    path = tmp_path / f"{os.getpid()}-0.events"
+    path.write_bytes(event(1, Kind.START, time.monotonic_ns()))
+    tail.poll()
+    assert tail.clock_off_ns is None
+    with path.open("ab") as file:
+        file.write(event(1, Kind.END, time.monotonic_ns() + round(off_s * 1e9)))
+    tail.poll()
+    assert tail.clock_off_ns is not None
+    low_ns, high_ns = tail.clock_off_ns
+    assert low_ns <= off_s * 1e9 <= high_ns
+    assert not low_ns <= 0 <= high_ns
+
+
+def test_a_stamp_written_late_is_no_clock_fault(tmp_path: Path) -> None:
+    """A thread may be put to sleep between reading the clock and writing."""
+    tail = Tail(tmp_path)
+    stamped_ns = time.monotonic_ns() - 100 * MS
+    tail.poll()
+    (tmp_path / f"{os.getpid()}-0.events").write_bytes(event(1, Kind.START, stamped_ns))
+    tail.poll()
+    assert tail.clock_off_ns is None
+
+
+# --- ticks ------------------------------------------------------------------------------------------
+
+EVERY = 100 * MS
+
+
+def ticked(runs: list[tuple[int, int | None]], until: int) -> pd.DataFrame:
+    """The ticks of a schedule first due at 1000 ms, from the begin and end of each run in ms."""
+    records = [event(1, Kind.SUBMIT, 900 * MS, 1000 * MS)]
+    for run, (start, end) in enumerate(runs):
+        records.append(event(1, Kind.START, start * MS, run=run))
+        if end is not None:
+            records.append(event(1, Kind.END, end * MS, run=run))
+    return ledger.ticks(ledger.decode(b"".join(records))[0], EVERY, until * MS)
+
+
+def test_every_tick_has_its_turn() -> None:
+    found = ticked([(1000, 1001), (1103, 1104), (1299, 1300)], 1300)
+    assert found["due_ns"].tolist() == [1000 * MS, 1100 * MS, 1200 * MS]
+    assert found["starts"].tolist() == [1, 1, 0], "the last run is that of the tick at 1300, 1 ms early"
+    assert found["start_ns"].isna().tolist() == [False, False, True]
+    assert found["start_ns"].tolist()[:2] == [1000 * MS, 1103 * MS]
+    assert not found["overlapped"].any()
+
+
+def test_a_late_tick_belongs_to_its_own_turn_and_a_second_run_repeats_it() -> None:
+    found = ticked([(1090, 1091), (1110, 1111), (1150, 1151)], 1200)
+    assert found["starts"].tolist() == [1, 2]
+    assert found["start_ns"].tolist() == [1090 * MS, 1110 * MS]
+
+
+def test_a_run_that_begins_before_another_has_ended_overlaps_it() -> None:
+    """The first lasts into the third; the last never ends, which nothing follows."""
+    found = ticked([(1000, 1250), (1100, 1110), (1200, 1210), (1300, None)], 1400)
+    assert found["overlapped"].tolist() == [False, True, True, False]
+    assert ticked([(1000, None), (1100, 1101)], 1200)["overlapped"].tolist() == [False, True]
+
+
+def test_a_run_before_the_first_tick_is_not_planned() -> None:
+    found = ticked([(850, 851), (1000, 1001)], 1100)
+    assert found["planned"].tolist() == [False, True]
+    assert found["starts"].tolist() == [1, 1]
+
+
+def test_a_schedule_that_never_ran_skipped_every_tick() -> None:
+    found = ticked([], 1300)
+    assert (len(found), found["starts"].sum(), found["start_ns"].isna().all()) == (3, 0, True)
+    assert len(ticked([], 900)) == 0
 
 
 def test_a_file_of_a_process_that_is_gone_is_read_at_once_and_not_forgotten(tmp_path: Path) -> None:

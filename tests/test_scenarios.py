@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 
 from bench import discovery, ledger
-from bench.model import PHASE_SHIFT, Arrival, Kind, Load, Metric, Outcome, Phase, Variant, Workers
+from bench.errors import CellError
+from bench.model import PHASE_SHIFT, Arrival, Kind, Load, Metric, Phase, Variant, Workers
 from bench.sampler import COLUMNS
-from bench.scenario import History
+from bench.scenario import History, Seen
 
 MS = 1_000_000
 SECOND = 1_000_000_000
@@ -89,6 +90,11 @@ def history(
     )
 
 
+def drained(n: int, took_ns: int) -> Seen:
+    """What is seen of a phase whose `n` tasks ran in `took_ns`, all of them at once."""
+    return lambda: history([QUEUE[0]], [task(1, i, start=0, end=took_ns) for i in range(n)]).tasks
+
+
 def figures(scenario: str, made: History, **params: Any) -> dict[str, Metric]:
     metrics = list(SCENARIOS[scenario].metrics(made, SCENARIOS[scenario].values(params)))
     found = {metric.name: metric for metric in metrics}
@@ -142,10 +148,18 @@ def test_a_longer_drain_is_sized_by_the_first() -> None:
     steps = SCENARIOS["throughput"].phases(SCENARIOS["throughput"].values({"seconds": 3.0}), Variant("v"))
     first = next(steps)
     assert first.load is not None
-    assert steps.send(Outcome(0, 0, 0, 0)).name == "drain"
-    second = steps.send(Outcome(first.load.n, 5000, 0, SECOND))
+    assert steps.send(drained(5000, SECOND)).name == "drain"
+    second = steps.send(drained(0, 0))
     assert second.load is not None
     assert (second.workers, second.load.n) == (Workers.DOWN, 15_000)
+
+
+def test_a_burst_of_which_nothing_ends_sizes_no_drain() -> None:
+    steps = SCENARIOS["throughput"].phases(SCENARIOS["throughput"].values({"seconds": 3.0}), Variant("v"))
+    next(steps)
+    steps.send(lambda: history([QUEUE[0]], [task(1, i, start=0) for i in range(5)]).tasks)
+    with pytest.raises(CellError, match="0 of 5 tasks"):
+        steps.send(drained(0, 0))
 
 
 def test_a_queue_that_holds_little_is_not_overfilled() -> None:
@@ -154,8 +168,8 @@ def test_a_queue_that_holds_little_is_not_overfilled() -> None:
     first = next(steps)
     assert first.load is not None
     assert first.load.n == 100
-    steps.send(Outcome(0, 0, 0, 0))
-    second = steps.send(Outcome(100, 100, 0, MS))
+    steps.send(drained(100, MS))
+    second = steps.send(drained(0, 0))
     assert second.load is not None
     assert second.load.n == 100
 
@@ -270,7 +284,7 @@ def test_the_offered_load_follows_the_capacity() -> None:
     params = {"rate": 0.0, "load": 0.5, "warmup_s": 0.0, "tasks": 10}
     steps = scenario.phases(scenario.values(params), Variant("v"))
     assert next(steps).name == "capacity"
-    phase = steps.send(Outcome(1000, 1000, 0, 2 * SECOND))
+    phase = steps.send(drained(1000, 2 * SECOND))
     assert phase.load is not None
     assert phase.load.rate_hz == pytest.approx(250)
     assert phase.load.n == 1250

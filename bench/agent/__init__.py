@@ -1,7 +1,9 @@
 """The agent: the only code of ours that runs inside an adapter's environment. Standard library only."""
 
-from bench.agent.contract import Adapter, Context, InProcess, Process, context
+from bench.agent.contract import Adapter, Claims, Context, InProcess, Periodic, Process, context
 from bench.agent.probe import run
-from bench.model import Task
+from bench.model import Schedule, Task
 
-__all__ = ["Adapter", "Context", "InProcess", "Process", "Task", "context", "run"]
+__all__ = [
+    "Adapter", "Claims", "Context", "InProcess", "Periodic", "Process", "Schedule", "Task", "context", "run",
+]  # fmt: skip

@@ -17,8 +17,9 @@ from time import monotonic_ns
 from typing import Any
 
 from bench.agent import pacer
-from bench.agent.contract import Adapter, InProcess, context
-from bench.model import Arrival, Load
+from bench.agent.contract import Adapter, Claims, InProcess, Periodic, context
+from bench.agent.probe import stamp
+from bench.model import Arrival, Kind, Load, Schedule
 
 LEAD_NS = 20_000_000
 """Between building a paced plan and its first due time; a burst is due at once."""
@@ -46,6 +47,7 @@ class Client:
 
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
+        self.sent: list[int] = []
 
     def open(self) -> dict[str, Any]:
         """Connect, and say what must run beside this process."""
@@ -53,6 +55,7 @@ class Client:
         return {
             "processes": [asdict(process) for process in self.adapter.processes()],
             "in_process": isinstance(self.adapter, InProcess),
+            "claims": isinstance(self.adapter, Claims),
         }
 
     def start(self) -> dict[str, Any]:
@@ -75,6 +78,8 @@ class Client:
         gc.freeze()  # the plan's own objects must not slow the system's garbage collections
         base_ns = monotonic_ns() + (0 if spec.arrival is Arrival.BURST else LEAD_NS)
         refused, error = pacer.pace(plan, base_ns, self.adapter.submit)
+        if isinstance(self.adapter, Claims):
+            self.sent += [task.id for *_, task in plan]
         last_due_ns = base_ns + max((due for _, due, _ in plan), default=0)
         if ahead:  # the library counts the delay from when it was told, which a burst can delay
             last_due_ns = max(last_due_ns, monotonic_ns() + max(task.delay_s for *_, task in plan) * 10**9)
@@ -83,6 +88,28 @@ class Client:
             "refused": refused,
             "error": f"{type(error).__name__}: {error}" if error else "",
             "last_due_ns": last_due_ns,
+        }
+
+    def register(self, id: int, every_s: float) -> dict[str, Any]:  # noqa: A002 - as in a task
+        """Have the library run a body every so often; its first tick is due that long from now.
+
+        Raises:
+            TypeError: the adapter has no schedules.
+        """
+        if not isinstance(self.adapter, Periodic):
+            raise TypeError("this adapter has no schedules: it is not Periodic")
+        stamp(Kind.SUBMIT, id, monotonic_ns() + round(every_s * 1e9))
+        self.adapter.register(Schedule(id, every_s))
+        stamp(Kind.ACCEPTED, id)
+        return {}
+
+    def claims(self) -> dict[str, Any]:
+        """What the library says of all tasks that were sent: the ids that succeeded, those that failed."""
+        assert isinstance(self.adapter, Claims)
+        said = self.adapter.claims(self.sent)
+        return {
+            "succeeded": [task for task, good in said.items() if good],
+            "failed": [task for task, good in said.items() if not good],
         }
 
     def close(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.model import Task
+from bench.model import Schedule, Task
 
 CONTEXT_VARIABLE = "SCHEDBENCH_CONTEXT"
 
@@ -102,3 +102,22 @@ class InProcess(ABC):
     @abstractmethod
     def stop(self) -> None:
         """Stop running tasks; return when no task body runs any more."""
+
+
+class Periodic(ABC):
+    """For libraries that run a body again and again of their own accord (capability `periodic`)."""
+
+    @abstractmethod
+    def register(self, schedule: Schedule) -> None:
+        """Have `run(schedule.id, schedule.work)` called every `every_s` seconds, first that long from now.
+
+        Called while tasks can run, at most once in a cell.
+        """
+
+
+class Claims(ABC):
+    """For libraries that keep a status of every task: it is held against the ledger, never trusted."""
+
+    @abstractmethod
+    def claims(self, ids: Sequence[int]) -> Mapping[int, bool]:
+        """What the library says of these tasks: True for success, False for failure; leave out the others."""
