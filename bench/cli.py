@@ -18,16 +18,32 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench import __version__, discovery, environments, harness, machine, services, session, store
+from bench import __version__, discovery, environments, harness, machine, selftest, services, session, store
 from bench.errors import SchedbenchError, UsageError, unknown
 from bench.model import Cell, Status
-from bench.progress import RunProgress
+from bench.progress import StepProgress
 from bench.runner import Result
 
 RESULTS = Path("results")
 FORMATS = ("terminal", "markdown", "html", "csv")
 PROVIDERS = ("auto", "embedded")
 GOOD = {Status.OK, Status.UNSUPPORTED}
+STYLES = {
+    Status.OK: "green",
+    Status.TIMEOUT: "red",
+    Status.ERROR: "red",
+    Status.UNSUPPORTED: "yellow",
+    Status.INTERRUPTED: "yellow",
+}
+HEADLINES = (
+    "throughput",
+    "dispatch_latency_p95",
+    "idle_pss.total",
+    "cpu_efficiency",
+    "startup",
+    "sustainable_rate",
+)
+"""The one figure of a cell that its line shows, the first of these that it has."""
 
 PLAIN_WIDTH = 140
 """Columns where the output goes to a file or a pipe that does not say."""
@@ -214,22 +230,13 @@ def run(
         target = store.open_store(results, store.latest(results) if resume == "latest" else resume)
         asked = session.requested(target)
     plan = session.plan(asked)
-    for signum in harness.STOP_SIGNALS:
-        if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup
-            signal.signal(signum, _interrupt)
-    killed = harness.sweep()
-    if killed:
-        errors.print(f"ended {len(killed)} processes left by a run that was killed")
+    _prepare()
     if target is None:
         target = session.begin(plan, results)
-    if others := harness.others():
-        errors.print(
-            f"[yellow]another schedbench is running (pid {others[0]}): the two disturb each other[/]"
-        )
     already = target.done()
     todo = [cell for cell in plan.cells if cell.id not in already]
     estimates = {cell.id: plan.seconds(cell) for cell in todo}
-    with RunProgress(console, estimates) as progress:
+    with StepProgress(console, estimates) as progress:
         console.print(
             f"run [bold]{target.run_id}[/]: {len(todo)} cells of {len({c.system for c in todo})} systems, "
             f"{asked.slots} slots, about {progress.left()} once the environments are built",
@@ -243,6 +250,19 @@ def run(
         sys.exit(1)
 
 
+def _prepare() -> None:
+    """Before anything is spawned: how a stop is taken, what earlier runs left, who else is measuring."""
+    for signum in harness.STOP_SIGNALS:
+        if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup
+            signal.signal(signum, _interrupt)
+    if killed := harness.sweep():
+        errors.print(f"ended {len(killed)} processes left by a run that was killed")
+    if others := harness.others():
+        errors.print(
+            f"[yellow]another schedbench is running (pid {others[0]}): the two disturb each other[/]"
+        )
+
+
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     """Stop once; whoever asks again is already being served, and must not cut the cleaning up short."""
     del signum, frame
@@ -254,20 +274,26 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 class _Shown(session.Watcher):
     """A session watched on the terminal."""
 
-    def __init__(self, progress: RunProgress) -> None:
+    def __init__(self, progress: StepProgress) -> None:
         self.progress = progress
 
     def say(self, text: str) -> None:
         self.progress.console.print(escape(text), highlight=False, style="dim")
 
     def begin(self, cell: Cell) -> None:
-        self.progress.begin(cell)
+        where = f"{cell.system}:{cell.variant} {cell.scenario} {cell.params_text} trial {cell.trial}"
+        self.progress.begin(cell.id, where)
 
     def doing(self, phase: str) -> None:
         self.progress.doing(phase)
 
     def end(self, cell: Cell, result: Result) -> None:
-        self.progress.end(cell, result.status, result.reason, result.metrics)
+        by_name = {metric.name: metric for metric in result.metrics}
+        shown = next((by_name[name] for name in HEADLINES if name in by_name), None)
+        figure = f"{shown.name} {shown.value:.4g} {shown.unit}" if shown and not result.reason else ""
+        if shown and shown.note:
+            figure += f" ({shown.note})"
+        self.progress.end(cell.id, result.status.value, STYLES[result.status], figure or result.reason)
 
 
 def _closing(target: store.Store, ended: dict[Status, int]) -> None:
@@ -314,6 +340,78 @@ def report(run_id: str | None, formats: tuple[str, ...], out: Path | None, resul
     for file in written:
         if file.suffix in (".html", ".md"):
             console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+
+
+@cli.command("selftest")
+@click.argument("lies", nargs=-1, metavar="[LIE ...]")
+@click.option("--json", "as_json", is_flag=True, help="For machines: one JSON document.")
+def selftest_(lies: tuple[str, ...], as_json: bool) -> None:
+    """Plant known faults in the reference adapter, and check that each one is found.
+
+    About a minute and a half. Every fault has a known size, which must lie inside the interval of what is
+    found; an honest twin goes through the same, and there nothing may be found. The outcome is kept, and
+    every run made on this machine shows it. LIE is the name of one fault; without any, all are planted.
+
+    Exit code: 0 every fault was found; 1 one was missed: do not trust this machine's figures.
+    """
+    known = {lie.name: lie for lie in selftest.LIES}
+    for name in lies:
+        if name not in known:
+            raise unknown("lie", name, known)
+    chosen = [known[name] for name in lies or known]
+    _prepare()
+    findings: list[selftest.Finding] = []
+    home = harness.Home()
+    shown = errors if as_json else console
+    try:
+        with StepProgress(shown, {lie.name: selftest.seconds(lie) for lie in chosen}) as progress:
+            for finding in selftest.run(
+                home, chosen, begin=lambda lie: progress.begin(lie.name, lie.planted), doing=progress.doing
+            ):
+                findings.append(finding)
+                word, style = ("found", "green") if finding.good else ("MISSED", "red")
+                progress.end(finding.lie.name, word, style, _found(finding))
+    finally:
+        with harness.deferred_signals():
+            home.close()
+    record = selftest.record(findings)
+    if not lies:
+        selftest.save(record)
+    if as_json:
+        click.echo(json.dumps(record, indent=1))
+    else:
+        _selftest_table(findings)
+    if record["outcome"] != "passed":
+        sys.exit(1)
+
+
+def _found(finding: selftest.Finding) -> str:
+    """What was found of a lie, in one line."""
+    evidence = finding.evidence
+    if evidence is None:
+        return finding.reason
+    words = [f"{evidence.found} {evidence.unit}", *(f"missing: {one}" for one in evidence.missing)]
+    return "; ".join(words)
+
+
+def _selftest_table(findings: list[selftest.Finding]) -> None:
+    table = Table(
+        "", "fault", "planted", "found (interval)", "honest twin", "unit", title="Selftest: known faults"
+    )
+    for finding in findings:
+        state = "[green]found[/]" if finding.good else "[red]MISSED[/]"
+        evidence = finding.evidence
+        cells = (
+            [f"{evidence.planted:.4g}", f"{evidence.found}", f"{evidence.honest}", evidence.unit]
+            if evidence
+            else ["", "", "", ""]
+        )
+        table.add_row(state, escape(finding.lie.planted), *cells)
+        for words in evidence.missing if evidence else (finding.reason,):
+            table.add_row("", f"[red]missing: {escape(words)}[/]", *[""] * 4)
+    console.print(table)
+    found = sum(finding.good for finding in findings)
+    console.print(f"{found} of {len(findings)} faults found", highlight=False)
 
 
 @cli.command(hidden=True)

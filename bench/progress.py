@@ -1,4 +1,4 @@
-"""The live line of a run: which cell, which phase, how far, how long; plain lines without a terminal."""
+"""The live line of a long command: which step, how far, how long; plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -10,34 +10,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
-from bench.model import Cell, Metric, Status
-
 REFRESH_S = 0.2
-HEADLINES = (
-    "throughput",
-    "dispatch_latency_p95",
-    "idle_pss.total",
-    "cpu_efficiency",
-    "startup",
-)
-"""The one figure of a cell that its line shows, the first of these that it has."""
-
-STYLES: Mapping[Status, str] = {
-    Status.OK: "green",
-    Status.TIMEOUT: "red",
-    Status.ERROR: "red",
-    Status.UNSUPPORTED: "yellow",
-    Status.INTERRUPTED: "yellow",
-}
 
 
 class _Remaining(ProgressColumn):
-    def __init__(self, run: RunProgress) -> None:
+    def __init__(self, steps: StepProgress) -> None:
         super().__init__()
-        self.run = run
+        self.steps = steps
 
     def render(self, task: Task) -> Text:
-        return Text(f"about {clock(self.run.left_s())} left", style="cyan")
+        return Text(f"about {self.steps.left()} left", style="cyan")
 
 
 def clock(seconds: float) -> str:
@@ -48,8 +30,8 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
 
 
-class RunProgress:
-    """Progress over cells, each weighted by its estimate; the pace is learnt from the cells that are done."""
+class StepProgress:
+    """Progress over steps, each weighted by its estimate; the pace is learnt from the steps that are done."""
 
     def __init__(self, console: Console, estimates_s: Mapping[str, float]) -> None:
         self.console = console
@@ -57,9 +39,8 @@ class RunProgress:
         self.total = len(estimates_s)
         self.done = 0
         self._estimated_s = self._spent_s = 0.0
-        self._cell = ""
-        self._cell_began_s = time.monotonic()
-        self._doing = ""
+        self._step = self._where = self._doing = ""
+        self._began_s = time.monotonic()
         self._refreshed_s = 0.0
         self.bar = Progress(
             SpinnerColumn(),
@@ -74,7 +55,7 @@ class RunProgress:
         )
         self._line = self.bar.add_task("starting", total=self.total)
 
-    def __enter__(self) -> RunProgress:
+    def __enter__(self) -> StepProgress:
         self.bar.start()
         return self
 
@@ -82,46 +63,39 @@ class RunProgress:
         self.bar.stop()
 
     def left_s(self) -> float:
-        """Estimated seconds until the last cell is done."""
+        """Estimated seconds until the last step is done."""
         pace = self._spent_s / self._estimated_s if self._estimated_s else 1.0
         waiting = pace * sum(self.estimates_s.values())
-        return max(0.0, waiting - (time.monotonic() - self._cell_began_s if self._cell else 0.0))
+        return max(0.0, waiting - (time.monotonic() - self._began_s if self._step else 0.0))
 
     def left(self) -> str:
         """`left_s` as a clock."""
         return clock(self.left_s())
 
-    def begin(self, cell: Cell) -> None:
-        """A cell begins."""
-        self._cell, self._cell_began_s = cell.id, time.monotonic()
-        self._where = f"{cell.system}:{cell.variant} {cell.scenario} {cell.params_text} trial {cell.trial}"
+    def begin(self, step: str, where: str) -> None:
+        """A step begins, one of the keys of the estimates; `where` names it for people."""
+        self._step, self._where, self._began_s = step, where, time.monotonic()
         self.doing("preparing")
 
-    def doing(self, phase: str) -> None:
-        """The cell is in another phase, or (with an empty text) still in the same one."""
-        self._doing = phase or self._doing
+    def doing(self, part: str) -> None:
+        """The step is in another part, or (with an empty text) still in the same one."""
+        self._doing = part or self._doing
         now_s = time.monotonic()
-        if phase or now_s - self._refreshed_s > REFRESH_S:
+        if part or now_s - self._refreshed_s > REFRESH_S:
             self._refreshed_s = now_s
             self.bar.update(self._line, description=f"{escape(self._where)} [dim]{escape(self._doing)}[/dim]")
             self.bar.refresh()
 
-    def end(self, cell: Cell, status: Status, reason: str, metrics: list[Metric]) -> None:
-        """A cell is done: one line that stays."""
-        estimate_s = self.estimates_s.pop(cell.id, 0.0)
+    def end(self, step: str, word: str, style: str, said: str) -> None:
+        """A step is done: one line that stays, with how it ended in a word, and what came of it."""
+        estimate_s = self.estimates_s.pop(step, 0.0)
         self._estimated_s += estimate_s
-        self._spent_s += time.monotonic() - self._cell_began_s
+        self._spent_s += time.monotonic() - self._began_s
         self.done += 1
-        self._cell = ""
-        by_name = {metric.name: metric for metric in metrics}
-        shown = next((by_name[name] for name in HEADLINES if name in by_name), None)
-        figure = f"{shown.name} {shown.value:.4g} {shown.unit}" if shown and not reason else ""
-        if shown and shown.note:
-            figure += f" ({shown.note})"
+        self._step = ""
         self.console.print(
-            f"[{STYLES[status]}]{status.value:>11}[/] {self.done:>3}/{self.total} "
-            f"{escape(self._where)}  [bold]{escape(figure or reason)}[/] "
-            f"[dim]{clock(self.left_s())} left[/dim]",
+            f"[{style}]{word:>11}[/] {self.done:>3}/{self.total} "
+            f"{escape(self._where)}  [bold]{escape(said)}[/] [dim]{self.left()} left[/dim]",
             highlight=False,
             soft_wrap=True,
         )
