@@ -50,11 +50,11 @@ https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.ht
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from celery import Celery
+from celery import Celery, states
 
-from bench.agent import Adapter, Process, Task, context, run
+from bench.agent import Adapter, Claims, Process, Task, context, run
 
 app = Celery(__name__, broker=context().url("redis"))
 app.conf.update(context().settings)
@@ -68,7 +68,7 @@ def work(task: int, kind: str, payload: str) -> None:
     run(task, kind, payload)
 
 
-class CeleryOnRedis(Adapter):
+class CeleryOnRedis(Adapter, Claims):
     """One client that sends to the queue `celery`, one worker that consumes it."""
 
     def processes(self) -> Sequence[Process]:
@@ -76,7 +76,15 @@ class CeleryOnRedis(Adapter):
         return [Process.python("worker", "-m", "celery", "-A", __name__, "worker", "--concurrency", slots)]
 
     def submit(self, task: Task) -> None:
-        work.delay(task.id, task.work, task.payload)
+        work.apply_async((task.id, task.work, task.payload), task_id=str(task.id))
+
+    def claims(self, ids: Sequence[int]) -> Mapping[int, bool]:
+        """The state in the result backend, where there is one."""
+        if not app.conf.result_backend:
+            return {}
+        said = {task: app.AsyncResult(str(task)).state for task in ids}
+        ended = {states.SUCCESS: True, states.FAILURE: False}
+        return {task: ended[state] for task, state in said.items() if state in ended}
 
     def close(self) -> None:
         app.close()

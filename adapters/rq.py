@@ -37,12 +37,13 @@ worker does every 600 s, and runs again only if it was enqueued with a `Retry`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from redis import Redis
 from rq import Queue
+from rq.job import Job, JobStatus
 
-from bench.agent import Adapter, Process, Task, context, run
+from bench.agent import Adapter, Claims, Process, Task, context, run
 
 REDIS_URL = context().url("redis")
 
@@ -52,7 +53,7 @@ def work(task: int, kind: str, payload: str) -> None:
     run(task, kind, payload)
 
 
-class RqOnRedis(Adapter):
+class RqOnRedis(Adapter, Claims):
     """One client that enqueues to the queue `default`, one worker per slot that consumes it."""
 
     def processes(self) -> Sequence[Process]:
@@ -65,7 +66,14 @@ class RqOnRedis(Adapter):
         self.queue = Queue(connection=Redis.from_url(REDIS_URL))
 
     def submit(self, task: Task) -> None:
-        self.queue.enqueue(work, task.id, task.work, task.payload)
+        self.queue.enqueue(work, task.id, task.work, task.payload, job_id=str(task.id))
+
+    def claims(self, ids: Sequence[int]) -> Mapping[int, bool]:
+        """The status that RQ keeps with a job: for 500 s of one that succeeded, for a year of a failed one."""
+        jobs = Job.fetch_many([str(task) for task in ids], self.queue.connection)
+        said = {int(job.id): job.get_status(refresh=False) for job in jobs if job is not None}
+        ended = {JobStatus.FINISHED: True, JobStatus.FAILED: False}
+        return {task: ended[status] for task, status in said.items() if status in ended}
 
     def close(self) -> None:
         self.queue.connection.close()

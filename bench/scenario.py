@@ -128,6 +128,7 @@ class History:
             ended = (frame["ends"] > 0).to_numpy(bool)
             false_success = int(np.count_nonzero((said == True) & ~ended))  # noqa: E712 - NaN: said nothing
             false_failure = int(np.count_nonzero((said == False) & ended))  # noqa: E712
+            yield Metric("claims_made", "count", float(pd.notna(said).sum()), n=len(frame))
             yield Metric("claims_false_success", "count", float(false_success), n=len(frame))
             yield Metric("claims_false_failure", "count", float(false_failure), n=len(frame))
 

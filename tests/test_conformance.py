@@ -76,6 +76,11 @@ def test_conformance(word: str, variant: Variant, one_cell: OneCell) -> None:
     assert (ledger.fates(good, 60.0) == "ok").all()
     assert ledger.negative(tasks) == 0
 
+    # A library that keeps a status of its tasks says what the ledger says.
+    said = {metric.name: metric.value for metric in result.metrics if metric.name.startswith("claims_")}
+    assert said.pop("claims_made", 0) in (0, len(tasks))
+    assert not any(said.values()), said
+
     # What was sent is what arrived, and what was asked for was done.
     if not variant.queue_limit:
         assert (tasks[tasks["phase"] == 1]["payload_bytes"] == PAYLOAD_BYTES).all()

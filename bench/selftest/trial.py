@@ -87,15 +87,15 @@ def _cell(
     home: Home, folder: Path, name: str, lie: Lie, changes: Changes, doing: Callable[[str], None]
 ) -> Result:
     """One cell of the reference adapter with changes."""
-    path = folder / f"{name}.py"
+    path = folder / name / "reference.py"  # of the same name: in the same environment
+    path.parent.mkdir()
     path.write_text(planted(changes), encoding="utf-8")
     system = discovery.load(path)
     (variant,) = system.default
     scenario = discovery.scenarios()[lie.scenario]
     cell = Cell(system.name, variant, lie.scenario, lie.params, 1)
     environment = environments.ensure(system)
-    place = folder / f"{name}-cell"
-    return run_cell(cell, system, scenario, environment, home, place, SLOTS, doing)
+    return run_cell(cell, system, scenario, environment, home, path.parent / "cell", SLOTS, doing)
 
 
 # --- the record of this machine ---------------------------------------------------------------------
