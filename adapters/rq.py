@@ -69,7 +69,7 @@ class RqOnRedis(Adapter, Claims):
         self.queue.enqueue(work, task.id, task.work, task.payload, job_id=str(task.id))
 
     def claims(self, ids: Sequence[int]) -> Mapping[int, bool]:
-        """The status that RQ keeps with a job: for 500 s of one that succeeded, for a year of a failed one."""
+        """The status RQ keeps with a job: for 500 s of one that succeeded, for a year of a failed one."""
         jobs = Job.fetch_many([str(task) for task in ids], self.queue.connection)
         said = {int(job.id): job.get_status(refresh=False) for job in jobs if job is not None}
         ended = {JobStatus.FINISHED: True, JobStatus.FAILED: False}

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,6 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench import __version__, discovery, environments, harness, machine, selftest, services, session, store
+from bench import calibration as calibrating
 from bench.errors import SchedbenchError, UsageError, unknown
 from bench.model import Cell, Status
 from bench.progress import StepProgress
@@ -44,6 +46,9 @@ HEADLINES = (
     "sustainable_rate",
 )
 """The one figure of a cell that its line shows, the first of these that it has."""
+
+CALIBRATION, CALIBRATION_S = "calibration", 25.0
+AA, AA_S = "A/A", 170.0
 
 PLAIN_WIDTH = 140
 """Columns where the output goes to a file or a pipe that does not say."""
@@ -182,6 +187,11 @@ def doctor(results: Path, as_json: bool) -> None:
 @click.option("--slots", type=int, help="Tasks that may run at once, the same for all.  [default: cores]")
 @click.option("--services", "provider", default="auto", show_default=True, help="auto or embedded.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A parameter, e.g. latency.rate=20.")
+@click.option(
+    "--calibration/--no-calibration",
+    default=True,
+    help="Measure timers, floors and the harness's own cost first (25 s); without, little is ranked.",
+)
 @click.option("--resume", metavar="RUN", help="Take up this run (id or path, or `latest`) where it stopped.")
 @click.option(
     "--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True, help="Where runs go."
@@ -195,6 +205,7 @@ def run(
     slots: int | None,
     provider: str,
     sets: tuple[str, ...],
+    calibration: bool,
     resume: str | None,
     results: Path,
 ) -> None:
@@ -221,6 +232,7 @@ def run(
         slots if slots is not None else machine.usable_cores(),
         provider,
         sets,
+        calibration,
     )
     target: store.Store | None = None
     if resume:
@@ -236,6 +248,8 @@ def run(
     already = target.done()
     todo = [cell for cell in plan.cells if cell.id not in already]
     estimates = {cell.id: plan.seconds(cell) for cell in todo}
+    if asked.calibrate and not target.info.get("calibration"):
+        estimates[CALIBRATION] = CALIBRATION_S
     with StepProgress(console, estimates) as progress:
         console.print(
             f"run [bold]{target.run_id}[/]: {len(todo)} cells of {len({c.system for c in todo})} systems, "
@@ -279,6 +293,16 @@ class _Shown(session.Watcher):
 
     def say(self, text: str) -> None:
         self.progress.console.print(escape(text), highlight=False, style="dim")
+
+    def begin_calibration(self) -> None:
+        self.progress.begin(CALIBRATION, CALIBRATION)
+
+    def end_calibration(self, found: Mapping[str, Any]) -> None:
+        failed = [row["name"] for row in found["rows"] if row["value"] is None]
+        aa = found["aa"]
+        words = f"A/A: {aa['different']} of {aa['n']} called different"
+        words += f"; no figure for {', '.join(dict.fromkeys(failed))}" if failed else ""
+        self.progress.end(CALIBRATION, "ok", "green", words)
 
     def begin(self, cell: Cell) -> None:
         where = f"{cell.system}:{cell.variant} {cell.scenario} {cell.params_text} trial {cell.trial}"
@@ -344,15 +368,17 @@ def report(run_id: str | None, formats: tuple[str, ...], out: Path | None, resul
 
 @cli.command("selftest")
 @click.argument("lies", nargs=-1, metavar="[LIE ...]")
+@click.option("--aa", is_flag=True, help="Then one system under two names, in 40 comparisons (3 minutes).")
 @click.option("--json", "as_json", is_flag=True, help="For machines: one JSON document.")
-def selftest_(lies: tuple[str, ...], as_json: bool) -> None:
+def selftest_(lies: tuple[str, ...], aa: bool, as_json: bool) -> None:
     """Plant known faults in the reference adapter, and check that each one is found.
 
     About a minute and a half. Every fault has a known size, which must lie inside the interval of what is
     found; an honest twin goes through the same, and there nothing may be found. The outcome is kept, and
     every run made on this machine shows it. LIE is the name of one fault; without any, all are planted.
 
-    Exit code: 0 every fault was found; 1 one was missed: do not trust this machine's figures.
+    Exit code: 0 every fault was found, and no more than 5 % of the A/A comparisons were called different;
+    1 otherwise: do not trust this machine's figures.
     """
     known = {lie.name: lie for lie in selftest.LIES}
     for name in lies:
@@ -363,18 +389,26 @@ def selftest_(lies: tuple[str, ...], as_json: bool) -> None:
     findings: list[selftest.Finding] = []
     home = harness.Home()
     shown = errors if as_json else console
+    estimates = {lie.name: selftest.seconds(lie) for lie in chosen} | ({AA: AA_S} if aa else {})
+    compared: dict[str, Any] | None = None
     try:
-        with StepProgress(shown, {lie.name: selftest.seconds(lie) for lie in chosen}) as progress:
+        with StepProgress(shown, estimates) as progress:
             for finding in selftest.run(
                 home, chosen, begin=lambda lie: progress.begin(lie.name, lie.planted), doing=progress.doing
             ):
                 findings.append(finding)
                 word, style = ("found", "green") if finding.good else ("MISSED", "red")
                 progress.end(finding.lie.name, word, style, _found(finding))
+            if aa:
+                progress.begin(AA, "one system under two names")
+                compared = calibrating.aa(home, home.folder / "aa", progress.doing)
+                good = selftest.no_difference(compared)
+                word, style = ("passed", "green") if good else ("FAILED", "red")
+                progress.end(AA, word, style, _compared(compared))
     finally:
         with harness.deferred_signals():
             home.close()
-    record = selftest.record(findings)
+    record = selftest.record(findings, compared)
     if not lies:
         selftest.save(record)
     if as_json:
@@ -383,6 +417,12 @@ def selftest_(lies: tuple[str, ...], as_json: bool) -> None:
         _selftest_table(findings)
     if record["outcome"] != "passed":
         sys.exit(1)
+
+
+def _compared(found: Mapping[str, Any]) -> str:
+    """The big A/A in one line."""
+    ends = f"{found['low']:.1%} to {found['high']:.1%}"
+    return f"{found['different']} of {found['n']} comparisons called different: {found['share']:.1%} ({ends})"
 
 
 def _found(finding: selftest.Finding) -> str:

@@ -39,9 +39,9 @@ SUFFIX: Final = ".events"
 class Events:
     """All events of a folder, in no particular order, and what could not be read.
 
-    `torn_bytes` counts incomplete last records, `unknown` whole records of a kind that does not exist
-    (left out of `records`), `unreadable` files that could not be opened. Anything but 0 in the last two
-    is a fault of the measurement.
+    `torn_bytes` counts incomplete last records, `unknown` whole records that no probe writes (left out of
+    `records`), `unreadable` files that could not be opened. Anything but 0 in the last two is a fault of
+    the measurement.
     """
 
     records: Records
@@ -69,9 +69,14 @@ def read(folder: Path) -> Events:
 
 
 def decode(data: bytes) -> tuple[Records, int]:
-    """The whole records of known kinds in `data`, and how many had an unknown kind."""
+    """The whole records in `data`, and how many others there were that no probe writes.
+
+    Those are of an unknown kind, or have a negative time or figure: damaged, or wrapped at 64 bits. Without
+    them, the difference of two times cannot wrap.
+    """
     records = np.frombuffer(data, EVENT, count=len(data) // RECORD.size)
     known = (records["kind"] >= min(Kind)) & (records["kind"] <= max(Kind))
+    known &= (records["t_ns"] >= 0) & (records["aux"] >= 0)
     unknown = len(records) - int(np.count_nonzero(known))
     return (records[known] if unknown else records), unknown
 
@@ -211,19 +216,20 @@ def ticks(records: Records, every_ns: int, until_ns: int) -> pd.DataFrame:
     """
     first_due_ns = int(records["aux"][records["kind"] == Kind.SUBMIT].min())
     runs, _, outcome, outcome_ns = _attempts(records, np.zeros(len(records), np.intp))
-    end_ns = np.where(outcome == 0, np.iinfo(np.int64).max, outcome_ns)
+    ended = (outcome == Kind.END) | (outcome == Kind.FAIL)
+    end_ns = np.where(ended, outcome_ns, np.iinfo(np.int64).max)
     busy_until_ns = np.append(np.iinfo(np.int64).min, np.maximum.accumulate(end_ns))[: len(runs)]
     turn = (runs["t_ns"] + EARLY_NS - first_due_ns) // every_ns
     found = pd.DataFrame(
         {"turn": turn, "start_ns": runs["t_ns"], "overlapped": runs["t_ns"] < busy_until_ns}
     ).groupby("turn")
     planned_n = max(0, -((first_due_ns - until_ns) // every_ns))
-    turns = pd.RangeIndex(min([0, *turn.tolist()]), planned_n, name="turn")
+    turns = pd.Index(np.union1d(turn[turn < 0], np.arange(planned_n)), name="turn")
     frame = pd.DataFrame({"due_ns": first_due_ns + turns.to_numpy() * every_ns, "planned": turns >= 0}, turns)
-    frame["start_ns"] = found["start_ns"].min().reindex(turns).astype("Int64")
+    frame["start_ns"] = found["start_ns"].min().astype("Int64").reindex(turns)
     frame["starts"] = found.size().reindex(turns, fill_value=0)
     frame["overlapped"] = found["overlapped"].any().reindex(turns, fill_value=False)
-    return frame[frame["planned"] | (frame["starts"] > 0)]
+    return frame
 
 
 def _follows(*keys: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:

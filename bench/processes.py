@@ -186,16 +186,21 @@ class Group:
         self.children = [child for child in self.children if child not in children]
         return left
 
-    def kill(self) -> None:
-        """End everything of this cell at once and remove its groups."""
+    def kill(self) -> int | None:
+        """End everything of this cell at once and remove its groups.
+
+        Returns the CPU time in ns that all of it used; None where only a lower bound is known.
+        """
         for child in self.children:
             child.stopping = True
         self._kill(None)
         self.children = []
+        used_ns = sum(self.cpu_ns({}).values()) if self.groups else None
         for group in self.groups.values():
             group.remove()
         if self.folder is not None:
             cgroups.Group("", self.folder).remove()
+        return used_ns
 
     def _left(self, roles: set[str] | None) -> list[int]:
         for child in self.children:

@@ -93,6 +93,7 @@ class _Play:
         self.sent: dict[int, int] = {}
         self.spawned_ns: dict[str, int] = {}
         self.claims: dict[int, bool] | None = None
+        self.given_up = 0
         self.body_s = 0.0
         self.measuring_s = 0.0
         self.wall_clock_ns = wall_clock_ns()
@@ -206,7 +207,7 @@ class _Play:
         stack, variant = self.stack, self.stack.variant
         deadline_s = time.monotonic() + phase.limit_s
         sent, newest_ns, moved_s = sum(self.sent.values()), -1, 0.0
-        while (ended := sum(map(stack.tail.ended, self.sent))) < sent:
+        while (ended := sum(map(stack.tail.ended, self.sent))) < sent - self.given_up:
             if stack.tail.last_ns != newest_ns:
                 newest_ns, moved_s = stack.tail.last_ns, max(time.monotonic(), last_due_ns / 1e9)
             patience_s = variant.start_s if newest_ns < stack.up_ns else variant.settle_s + self.body_s
@@ -214,7 +215,8 @@ class _Play:
             if silent or time.monotonic() > deadline_s:
                 started = sum(map(stack.tail.started, self.sent))
                 if silent and started == ended > 0:
-                    return  # what is missing is lost: the fates say so
+                    self.given_up = sent - ended  # lost: the fates say so, and no later phase waits for it
+                    return
                 why = f"nothing moved for {patience_s:g} s" if silent else f"{phase.limit_s:g} s passed"
                 raise CellTimeout(
                     f"{why} in phase {phase.name!r}: {sent} tasks sent, {started} started, {ended} ended"

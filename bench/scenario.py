@@ -34,7 +34,7 @@ from bench.model import (
 
 __all__ = [
     "AHEAD_S", "Arrival", "Grid", "History", "Load", "Metric", "Parameter", "Phase", "Phases",
-    "Scenario", "Seen", "System", "Variant", "Workers", "capacity_hz", "quantiles", "rate_hz",
+    "Scenario", "Seen", "System", "Variant", "Workers", "capacity_hz", "quantiles", "rate_hz", "stats",
 ]  # fmt: skip
 
 Seen = Callable[[], pd.DataFrame]

@@ -2,90 +2,39 @@
 
 from __future__ import annotations
 
-import dataclasses
+import platform
 import shlex
 import sys
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench import __version__, discovery, environments, harness, machine, matrix, store
+from bench import (
+    __version__,
+    attempts,
+    calibration,
+    disturbance,
+    environments,
+    harness,
+    machine,
+    selftest,
+    store,
+)
 from bench.environments import Environment
-from bench.errors import EnvironmentBuildError, SchedbenchError, StoreError, Unsupported, UsageError, unknown
-from bench.model import Cell, Metric, Status, System
+from bench.errors import EnvironmentBuildError, SchedbenchError, StoreError, Unsupported
+from bench.model import Cell, Status, System
+from bench.request import Plan, Request, plan, requested
 from bench.runner import Result, run_cell
-from bench.scenario import Scenario
+from bench.summary import DISTURBED, cell_of
 
-OVERHEAD_S = 3.0
-"""A first guess at what a cell takes beside its phases; the progress line learns the rest."""
+__all__ = ["Plan", "Request", "Watcher", "begin", "plan", "requested", "run"]
 
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for; stands in `run.json`, so that a run can be taken up again."""
-
-    systems: tuple[str, ...] = ()
-    scenarios: tuple[str, ...] = ()
-    profile: str = "quick"
-    trials: int | None = None
-    seed: int = 1
-    slots: int = field(default_factory=machine.usable_cores)
-    services: str = "auto"
-    sets: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A request made concrete: the systems and scenarios it names, and its cells in order."""
-
-    request: Request
-    systems: Mapping[str, System]
-    scenarios: Mapping[str, Scenario]
-    cells: Sequence[Cell]
-
-    def seconds(self, cell: Cell) -> float:
-        """An estimate of how long a cell takes."""
-        scenario = self.scenarios[cell.scenario]
-        return OVERHEAD_S + scenario.seconds(scenario.values(cell.params))
-
-
-def plan(request: Request) -> Plan:
-    """Look everything up before anything starts.
-
-    Raises:
-        UsageError: an unknown system, variant, scenario, profile or parameter.
-    """
-    if request.profile not in matrix.PROFILES:
-        raise unknown("profile", request.profile, matrix.PROFILES)
-    if request.slots < 1:
-        raise UsageError(f"--slots {request.slots}: must be at least 1")
-    if request.trials is not None and request.trials < 1:
-        raise UsageError(f"--trials {request.trials}: must be at least 1")
-    chosen = discovery.select(request.systems, discovery.systems())
-    for system, _ in chosen:
-        for other, _ in chosen:
-            if other.name == system.name and other.path != system.path:
-                raise UsageError(
-                    f"two systems are called {system.name!r}: rename {other.path} or {system.path}"
-                )
-    known = discovery.scenarios()
-    for name in request.scenarios:
-        if name not in known:
-            raise unknown("scenario", name, known)
-    scenarios = {name: known[name] for name in request.scenarios or known}
-    cells = matrix.expand(
-        chosen,
-        scenarios,
-        profile=request.profile,
-        trials=request.trials,
-        seed=request.seed,
-        sets=matrix.overrides(request.sets, scenarios),
-    )
-    return Plan(request, {system.name: system for system, _ in chosen}, scenarios, cells)
+MEASURED = {Status.OK, Status.TIMEOUT, Status.ERROR}
+"""How a cell ends of which it matters whether the machine was disturbed."""
 
 
 class Watcher:
@@ -93,6 +42,12 @@ class Watcher:
 
     def say(self, text: str) -> None:
         """A fact that stays."""
+
+    def begin_calibration(self) -> None:
+        """The calibration begins."""
+
+    def end_calibration(self, found: Mapping[str, Any]) -> None:
+        """The calibration is done and saved."""
 
     def begin(self, cell: Cell) -> None:
         """A cell begins."""
@@ -105,35 +60,145 @@ class Watcher:
 
 
 def run(the_plan: Plan, target: store.Store, watcher: Watcher) -> Counter[Status]:
-    """Run every cell that is not done yet; returns how many cells of this run ended in each way.
+    """Run every cell that is not done yet, then again those that a disturbed machine spoilt.
 
-    Ctrl-C ends the cell that runs, keeps what was measured, and shows up as `interrupted`.
+    Returns how many cells of this session ended in each way. Ctrl-C ends the cell that runs, keeps what
+    was measured, and shows up as `interrupted`.
 
     Raises:
-        StoreError: the disk does not take the results; what was written before is kept.
+        StoreError: the disk does not take the results, what was written before is kept; or another
+            process is writing this run.
     """
-    began_s = time.monotonic()
-    home = harness.Home()
-    ended: Counter[Status] = Counter()
-    already = target.done()
-    cells = [cell for cell in the_plan.cells if cell.id not in already]
-    built: dict[str, Environment | SchedbenchError] = {}
-    interrupted = False
-    try:
-        for name in {cell.system: None for cell in cells}:
-            built[name] = _environment(the_plan.systems[name], watcher.say)
-        build_s = time.monotonic() - began_s
-        described = _systems(the_plan, built)
-        earlier = target.info.get("systems", {})
-        for name in described.keys() & earlier.keys():
-            if earlier[name]["packages"] != described[name]["packages"]:
-                raise StoreError(f"{name} has other packages now than when this run began: start a new run")
-        target.update_run(systems={**earlier, **described}, build_s=round(build_s, 1), interrupted=True)
+    with attempts.exclusive(target):
+        already = target.done()
+        todo = [cell for cell in the_plan.cells if cell.id not in already]
+        session = _Session(the_plan, target, watcher)
+        try:
+            session.build(todo)
+            session.calibrate()
+            session.measure(todo)
+            session.measure_again()
+        except KeyboardInterrupt:
+            session.interrupted = True
+        finally:
+            session.close()
+        ended = Counter(session.ended.values())
+        if session.interrupted:
+            ended[Status.INTERRUPTED] = max(1, ended[Status.INTERRUPTED])
+        return ended
+
+
+class _Session:
+    """A run that goes on: what its cells share, and how each of those that it ran ended."""
+
+    def __init__(self, the_plan: Plan, target: store.Store, watcher: Watcher) -> None:
+        self.plan, self.target, self.watcher = the_plan, target, watcher
+        self.ended: dict[str, Status] = {}
+        self.interrupted = False
+        self._home = harness.Home()
+        self._built: dict[str, Environment | SchedbenchError] = {}
+        self._watch: disturbance.Watch | None = None
+
+    def build(self, cells: Sequence[Cell]) -> None:
+        """Make the environments that the cells need.
+
+        Raises:
+            StoreError: one has other packages than earlier in this run.
+        """
+        began_s = time.monotonic()
+        for name in {cell.system: None for cell in cells if cell.system not in self._built}:
+            self._built[name] = _environment(self.plan.systems[name], self.watcher.say)
+        systems = merged(self.target.info.get("systems", {}), _systems(self.plan, self._built))
+        build_s = round(self.target.info.get("build_s", 0.0) + time.monotonic() - began_s, 1)
+        self.target.update_run(systems=systems, build_s=build_s, interrupted=True)
+
+    def calibrate(self) -> None:
+        """Once in a run: what the harness costs and how fine it can tell, here and now."""
+        if self.target.info.get("calibration") or not self.plan.request.calibrate:
+            return
+        request = self.plan.request
+        self.watcher.begin_calibration()
+        found = calibration.measure(
+            self._home,
+            self.target.path / "calibration",
+            self.watcher.doing,
+            slots=request.slots,
+            seed=request.seed,
+        )
+        self.target.update_run(calibration=found)
+        self.watcher.end_calibration(found)
+
+    def measure(self, cells: Sequence[Cell]) -> None:
+        """Run cells for the first time, up to the first that the user interrupts."""
         for cell in cells:
-            watcher.begin(cell)
-            result = _cell(cell, the_plan, built[cell.system], home, target, watcher.doing)
-            with harness.deferred_signals():
-                target.write_cell(
+            self.watcher.begin(cell)
+            result = self._attempt(cell)
+            self.watcher.end(cell, result)
+            if self.interrupted:
+                break
+
+    def measure_again(self) -> None:
+        """Run those again during which the machine was disturbed: now, because disturbances pass."""
+        records = {cell_of(record).id: record for record in store.read_cells(self.target.path)}
+        spoilt = attempts.due(records.values(), self.plan.cells, self.plan.seconds)
+        if self.interrupted or not spoilt:
+            return
+        self.build(spoilt)
+        for cell in spoilt:
+            if not isinstance(self._built[cell.system], Environment):
+                continue  # what there is, is better than the message of an installer
+            earlier = attempts.earlier(records[cell.id])
+            self.watcher.say(f"again: {cell.id} (machine disturbed: {earlier['disturbance']['words']})")
+            self.watcher.begin(cell)
+            with attempts.second(self.target, cell):
+                result = self._attempt(cell, earlier)
+            if self.interrupted:
+                break
+            words = result.details.get("disturbance", {}).get("words")
+            self.watcher.say(f"  {result.status}, {f'disturbed again: {words}' if words else 'undisturbed'}")
+
+    def close(self) -> None:
+        """End what is left running, and write what `run.json` says of all cells, and the summary."""
+        with harness.deferred_signals():
+            self._home.close()
+        records = store.read_cells(self.target.path)
+        described = self.target.info.get("systems", {})
+        for record in records:
+            if "in_process" in record["details"]:
+                described[record["cell"]["system"]]["in_process"] = record["details"]["in_process"]
+        self.target.update_run(
+            systems=described,
+            interrupted=self.interrupted or sys.exc_info()[0] is not None,
+            cells_done=len(self.target.done()),
+            wall_s=round(sum(record["seconds"] for record in records), 1),
+            measuring_s=round(sum(record["details"].get("measuring_s", 0.0) for record in records), 1),
+            services={
+                name: served
+                for record in records
+                for name, served in record["details"].get("services", {}).items()
+            },
+            noise=disturbance.noise(records),
+        )
+        self.target.write_summary()
+
+    def _attempt(self, cell: Cell, earlier: Mapping[str, Any] | None = None) -> Result:
+        """Run a cell and write it; a second attempt that the user interrupts is not written."""
+        watch = self._watch = self._watch or disturbance.Watch(self._baseline_ns())
+        before = watch.begin()
+        environment = self._built[cell.system]
+        result = _cell(cell, self.plan, environment, self._home, self.target, self.watcher.doing)
+        with harness.deferred_signals():
+            if result.status in MEASURED and isinstance(environment, Environment):
+                found = watch.end(before, result.details.get("cpu_ns"))
+                result.details["disturbance"] = asdict(found)
+                if found.words:
+                    remark = f"{DISTURBED}: {found.words}"
+                    result.metrics = [metric.noted(remark) for metric in result.metrics]
+            self.interrupted |= result.status is Status.INTERRUPTED
+            if earlier:
+                result.details["earlier_attempts"] = [earlier]
+            if not (earlier and self.interrupted):
+                self.target.write_cell(
                     cell,
                     result.status,
                     result.reason,
@@ -143,36 +208,14 @@ def run(the_plan: Plan, target: store.Store, watcher: Watcher) -> Counter[Status
                     result.tasks,
                     result.resources,
                 )
-            ended[result.status] += 1
-            watcher.end(cell, result)
-            if result.status is Status.INTERRUPTED:
-                interrupted = True
-                break
-    except KeyboardInterrupt:
-        interrupted = True
-        ended[Status.INTERRUPTED] += 1
-    finally:
-        with harness.deferred_signals():
-            home.close()
-        records = store.read_cells(target.path)
-        described = target.info.get("systems", {})
-        for record in records:
-            if "in_process" in record["details"]:
-                described[record["cell"]["system"]]["in_process"] = record["details"]["in_process"]
-        target.update_run(
-            systems=described,
-            interrupted=interrupted or sys.exc_info()[0] is not None,
-            cells_done=len(target.done()),
-            wall_s=round(sum(record["seconds"] for record in records), 1),
-            measuring_s=round(sum(record["details"].get("measuring_s", 0.0) for record in records), 1),
-            services={
-                name: served
-                for record in records
-                for name, served in record["details"].get("services", {}).items()
-            },
-        )
-        target.write_summary()
-    return ended
+                self.ended[cell.id] = result.status
+        return result
+
+    def _baseline_ns(self) -> float | None:
+        """That of the cells so far; another Python may hash at another speed."""
+        if self.target.info["machine"]["python"] != platform.python_version():
+            return None
+        return disturbance.baseline_ns(store.read_cells(self.target.path))
 
 
 def begin(the_plan: Plan, results: Path) -> store.Store:
@@ -188,27 +231,12 @@ def begin(the_plan: Plan, results: Path) -> store.Store:
             "slots": the_plan.request.slots,
             "trials": the_plan.request.trials,
             "machine": machine.facts(),
+            "selftest": selftest.outcome(),
             "cells_planned": len(the_plan.cells),
             "cells_done": 0,
             "interrupted": True,
         },
     )
-
-
-def requested(target: store.Store) -> Request:
-    """The request of an earlier run, for `--resume`.
-
-    Raises:
-        StoreError: the run does not say.
-    """
-    try:
-        words: dict[str, Any] = dict(target.info["request"])
-        lists = {name: tuple(words[name]) for name in ("systems", "scenarios", "sets")}
-        return Request(**{**words, **lists})
-    except (KeyError, TypeError) as error:
-        raise StoreError(
-            f"{target.path}/run.json has no complete request ({error}): start a new run"
-        ) from error
 
 
 def _environment(system: System, say: Callable[[str], None]) -> Environment | SchedbenchError:
@@ -245,12 +273,8 @@ def _cell(
         )
         return Result(Status.ERROR, reason)
     if harness.others():
-        result.metrics = [_noted(metric, "another schedbench was running") for metric in result.metrics]
+        result.metrics = [metric.noted("another schedbench was running") for metric in result.metrics]
     return result
-
-
-def _noted(metric: Metric, words: str) -> Metric:
-    return dataclasses.replace(metric, note="; ".join(part for part in (metric.note, words) if part))
 
 
 def _systems(the_plan: Plan, built: Mapping[str, Environment | SchedbenchError]) -> dict[str, dict[str, Any]]:
@@ -268,3 +292,20 @@ def _systems(the_plan: Plan, built: Mapping[str, Environment | SchedbenchError])
             "packages": dict(packages),
         }
     return described
+
+
+def merged(
+    earlier: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """What `run.json` says of the systems of a run that goes on: as they are now, with those from earlier.
+
+    Raises:
+        StoreError: a system has other packages now; one that could not be built, then or now, has none.
+    """
+    found = {name: dict(described) for name, described in {**earlier, **now}.items()}
+    for name in earlier.keys() & now.keys():
+        before, after = earlier[name]["packages"], now[name]["packages"]
+        if before and after and before != after:
+            raise StoreError(f"{name} has other packages now than when this run began: start a new run")
+        found[name]["packages"] = after or before
+    return found

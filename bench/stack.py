@@ -151,7 +151,9 @@ class Stack:
     def tear_down(self) -> None:
         """End everything. A Ctrl-C in here is put off until it is done."""
         with deferred_signals():
-            self.group.kill()
+            used_ns = self.group.kill()
+            if used_ns is not None:
+                self.details["cpu_ns"] = used_ns
             self._link.close()
             shutil.rmtree(self.work, ignore_errors=True)
 

@@ -6,6 +6,7 @@ instead of being shown as if it were sure.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,7 @@ def quantile_interval(values: Sample, q: float, confidence: float = 0.95) -> Int
     does not, the interval ends at the smallest or largest value, and `coverage` says what is left.
 
     Raises:
-        ValueError: no values, a value that is not a number, or `q` not between 0 and 1.
+        ValueError: no values, one that is not finite, or `q` not between 0 and 1.
     """
     ordered = np.sort(_checked(values))
     if not 0 < q < 1:
@@ -68,7 +69,7 @@ def median_interval(values: Sample, confidence: float = 0.95) -> Interval:
     1 - 2 * 0.5**n. One value gives no interval.
 
     Raises:
-        ValueError: no values, or a value that is not a number.
+        ValueError: no values, or one that is not finite.
     """
     return quantile_interval(values, 0.5, confidence)
 
@@ -96,7 +97,7 @@ def ratio_interval(
     about 10 values on a side the true one is lower. A side of one value gives no interval.
 
     Raises:
-        ValueError: a side is empty or holds a value that is not a number, or `b` holds one that is not
+        ValueError: a side is empty or holds a value that is not finite, or `b` holds one that is not
             above 0.
     """
     above, below = _checked(a), _checked(b)
@@ -125,13 +126,115 @@ def rank_test(a: Sample, b: Sample) -> float:
     values are equal.
 
     Raises:
-        ValueError: a side is empty or holds a value that is not a number.
+        ValueError: a side is empty or holds a value that is not finite.
     """
     left, right = _checked(a), _checked(b)
     both = np.concatenate([left, right])
     if both.min() == both.max():
         return 1.0
     return float(stats.mannwhitneyu(left, right, alternative="two-sided", method="auto").pvalue)
+
+
+def least_rank_p(n_a: int, n_b: int) -> float:
+    """The smallest p-value that `rank_test` can truly reach with so many values on each side.
+
+    Of all C(n_a + n_b, n_a) orders, two are as extreme as one side above the other: with 3 and 3 values
+    p is never below 0.1, with 4 and 4 it can be 0.029.
+    """
+    return min(1.0, 2 / math.comb(n_a + n_b, n_a))
+
+
+def adjusted(p_values: Sequence[float]) -> list[float]:
+    """The p-values of one family of comparisons, corrected for their number.
+
+    Benjamini and Hochberg (Controlling the False Discovery Rate, 1995): of all that are called different
+    at an adjusted p of at most 0.05, at most 5 % are expected to be so by chance; where nothing differs,
+    the chance of calling anything different is at most 5 %. It holds for independent comparisons and for
+    those that rise and fall together (Benjamini and Yekutieli, 2001), as the figures of one cell mostly
+    do. Their own correction for any dependence whatever costs a further factor of 4 with 40 comparisons,
+    which no affordable number of trials could pay.
+    """
+    if not p_values:
+        return []
+    return [float(p) for p in stats.false_discovery_control(p_values, method="bh")]
+
+
+MOST_POINTS = 200
+"""A longer series is thinned to so many points before its slope is taken: pairs grow with the square."""
+
+
+def slope_interval(
+    x: Sample,
+    y: Sample,
+    seed: int,
+    block: int | None = None,
+    confidence: float = 0.95,
+    resamples: int = 500,
+) -> Interval:
+    """The Theil-Sen slope of a series `y` over `x`, in the order it was sampled, and its interval.
+
+    Neighbouring samples resemble each other, so the residuals are resampled in runs of `block`
+    neighbours (moving blocks: Künsch, The Jackknife and the Bootstrap for General Stationary
+    Observations, 1989). The interval is the slope +- Student's t times the deviation of the resampled
+    slopes, with two degrees of freedom fewer than there are blocks. A block is a quarter of the series
+    unless given: such wide intervals, which do not count on much independence, hold the slope far more
+    often (Kiefer and Vogelsang, A New Asymptotic Theory for Heteroskedasticity-Autocorrelation Robust
+    Tests, 2005). `coverage` is the confidence asked for. What simulation finds at 95 %, by the correlation
+    of neighbours (0, 0.5, 0.8): 95, 88, 78 % with 8 samples, 96, 93, 83 % with 20, 97, 96, 93 % with 60;
+    of a random walk some 60 %, however many. Fewer than 3 different `x` give no interval.
+
+    Raises:
+        ValueError: no values, one that is not finite, other lengths, or fewer than 2 different `x`.
+    """
+    at, values = _checked(x), _checked(y)
+    if len(at) != len(values):
+        raise ValueError(f"a slope needs as many x as y, got {len(at)} and {len(values)}")
+    n = len(at)
+    at, values = _thinned(at), _thinned(values)
+    if at.min() == at.max():
+        raise ValueError("a slope needs at least two different x")
+    slope = float(stats.theilslopes(values, at)[0])
+    if len(np.unique(at)) < 3:
+        return Interval(slope, None, None, n, 0.0)
+    length = block or max(1, round(len(at) / 4))
+    residuals = _residuals(at, values, slope)
+    drawn = residuals[_moving_blocks(len(at), length, resamples, np.random.default_rng(seed))]
+    freedom = max(1.0, len(at) / length - 2)
+    half = float(stats.t.ppf((1 + confidence) / 2, freedom) * np.std(_slopes(at, drawn), ddof=1))
+    return Interval(slope, slope - half, slope + half, n, confidence)
+
+
+def _residuals(
+    x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], slope: float
+) -> npt.NDArray[np.float64]:
+    """What a line of this slope leaves of `y`: mean 0, and as large as before two values were fitted."""
+    left = y - slope * x
+    scaled: npt.NDArray[np.float64] = (left - left.mean()) * math.sqrt(len(x) / (len(x) - 2))
+    return scaled
+
+
+def _thinned(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Medians of neighbours, at most `MOST_POINTS` of them."""
+    if len(values) <= MOST_POINTS:
+        return values
+    return np.array([np.median(part) for part in np.array_split(values, MOST_POINTS)])
+
+
+def _moving_blocks(n: int, block: int, resamples: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Indices into a series of `n`, one row per resample, made of runs of `block` that begin anywhere."""
+    block = min(block, n)
+    starts = rng.integers(0, n - block + 1, (resamples, math.ceil(n / block)))
+    runs = starts[:, :, np.newaxis] + np.arange(block)
+    return runs.reshape(resamples, -1)[:, :n]
+
+
+def _slopes(x: npt.NDArray[np.float64], rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The Theil-Sen slope over `x` of each row: the median slope of all pairs with different `x`."""
+    first, second = np.triu_indices(len(x), 1)
+    apart = x[first] != x[second]
+    first, second = first[apart], second[apart]
+    gaps = x[second] - x[first]
+    return np.array([np.median((row[second] - row[first]) / gaps) for row in rows])
 
 
 def _ratio_of_medians(
@@ -143,6 +246,9 @@ def _ratio_of_medians(
 
 def _checked(values: Sample) -> npt.NDArray[np.float64]:
     sample = np.asarray(values, np.float64)
-    if not len(sample) or np.isnan(sample).any():
-        raise ValueError(f"a sample needs values, and only numbers, got {len(sample)} with NaN or none")
+    strange = int(np.count_nonzero(~np.isfinite(sample)))
+    if strange or not len(sample):
+        raise ValueError(
+            f"a sample needs values, all of them finite: got {len(sample)}, {strange} not finite"
+        )
     return sample

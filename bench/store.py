@@ -75,8 +75,8 @@ class Store:
     def cell_folder(self, cell: Cell) -> Path:
         """The folder of a cell, with `logs/` and `ledger/` inside.
 
-        Emptied the first time it is asked for, so that nothing of an attempt that was cut off is
-        counted; the cell's clock starts then.
+        Emptied the first time an attempt asks for it, so that nothing of one that was cut off is counted;
+        the cell's clock starts then.
         """
         folder = self._folder(cell)
         with on_disk(folder):
@@ -87,6 +87,10 @@ class Store:
             for name in ("logs", "ledger"):
                 (folder / name).mkdir(parents=True, exist_ok=True)
         return folder
+
+    def forget(self, cell: Cell) -> None:
+        """Have the next `cell_folder` begin another attempt at a cell."""
+        self._began.pop(cell.id, None)
 
     def write_cell(
         self,

@@ -12,12 +12,15 @@ from bench.stats import median_interval
 REASON_CHARACTERS: Final = 160
 """What an aggregate quotes of a trial's reason."""
 
-SUMMED: Final = ("tasks_", "negative_latencies")
+SUMMED: Final = ("tasks_", "claims_", "ticks_", "negative_latencies")
 """Metrics that begin so are counts of tasks: over trials they add up."""
 
 INVALID: Final = "invalid"
 """A metric with a remark that begins with this word is kept as a trial and left out of the aggregate.
 Remarks in a metric's note are parted by `; `."""
+
+DISTURBED: Final = "machine disturbed"
+"""How the remark of a trial begins during which something else used the machine; the reason follows."""
 
 
 def cell_of(record: Mapping[str, Any]) -> Cell:
@@ -82,16 +85,16 @@ def _aggregate(name: str, metrics: Sequence[Mapping[str, Any]], missing: str) ->
 
     An invalid trial counts only where no trial is valid.
     """
-    valid = [metric for metric in metrics if not _is_invalid(metric) and metric["value"] is not None]
+    valid = [metric for metric in metrics if not is_invalid(metric["note"]) and metric["value"] is not None]
     used = valid or metrics
     invalid = len(metrics) - len(used)
-    notes = [metric["note"] for metric in used if metric["note"]]
+    remarks = Counter(remark for metric in used for remark in _remarks(metric["note"], len(used)))
     words = [missing] if missing else []
     if invalid:
         left_out = [metric["note"] or "no value" for metric in metrics if metric not in used]
         words.append(_count(invalid, len(metrics), "left out", left_out))
-    for note, times in Counter(notes).items():
-        words.append(note if times == len(used) else f"{note} ({times} of {len(used)} trials)")
+    for remark, times in remarks.items():
+        words.append(remark if times == len(used) else f"{remark} ({times} of {len(used)} trials)")
     low, high = used[0]["low"], used[0]["high"]
     values = [metric["value"] for metric in used if metric["value"] is not None]
     value = values[0] if values else None
@@ -99,6 +102,7 @@ def _aggregate(name: str, metrics: Sequence[Mapping[str, Any]], missing: str) ->
         value, low, high = sum(values), None, None
     elif name.endswith("_max") and values:
         value, low, high = max(values), None, None
+        words += ["1 trial"] if len(values) == 1 else []
     elif len(values) == 1:
         words.append("1 trial" if low is None else "1 trial, the interval is within it")
     elif values:
@@ -119,8 +123,17 @@ def _aggregate(name: str, metrics: Sequence[Mapping[str, Any]], missing: str) ->
     )
 
 
-def _is_invalid(metric: Mapping[str, Any]) -> bool:
-    return any(remark.startswith(INVALID) for remark in str(metric["note"]).split("; "))
+def _remarks(note: str, trials: int) -> dict[str, None]:
+    """The remarks in a note, each once; of several trials that were disturbed, each in its own way."""
+    found = [remark for remark in note.split("; ") if remark]
+    if trials > 1:
+        found = [DISTURBED if remark.startswith(f"{DISTURBED}: ") else remark for remark in found]
+    return dict.fromkeys(found)
+
+
+def is_invalid(note: str) -> bool:
+    """Whether one of the remarks in a metric's note says that the figure is not to be used."""
+    return any(remark.startswith(INVALID) for remark in note.split("; "))
 
 
 def _count(part: int, whole: int, verb: str, reasons: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 
 from bench.store import Run, on_disk
-from reports import curves, look, rowcharts
+from reports import curves, loadcurves, look, rowcharts
 from reports.lines import Section
 from reports.look import Chart
 from reports.measured import measured
@@ -33,5 +33,7 @@ def charts(run: Run, sections: Sequence[Section], folder: Path) -> list[Chart]:
             curves.distribution(run, by_key["latency"], colours, folder),
             curves.efficiency(rows, colours, folder),
             rowcharts.startup(rows, colours, folder),
+            loadcurves.against_load(rows, colours, folder),
+            loadcurves.distributions(run, rows, colours, folder),
         ]
     return [chart for chart in drawn if chart]

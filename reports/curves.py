@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from bench.store import Run
-from reports import look, published
+from reports import look, marks, published
 from reports.latencies import by_variant
 from reports.lines import Section
 from reports.look import BAND, GRID, INK, MUTED, Chart
@@ -36,19 +36,30 @@ def distribution(run: Run, section: Section, colours: Mapping[str, str], folder:
     low, high = (float(f([f(sample) for sample in values.values()])) for f in (np.min, np.max))
     low, high = low / 1.3, high * 1.3
     p95 = {subject: float(np.quantile(values[subject], 0.95)) for subject in shown}
-    tabled = {line.subject: value_text(line.interval) for line in section.lines}
+    tabled = {line.subject: line for line in section.lines}
+    figures = {
+        subject: marks.marked(value_text(tabled[subject].interval), marks.marks(tabled[subject].reason))
+        for subject in shown
+    }
     names = _stair(
-        [(p95[subject], f"{look.label(subject)}  {tabled[subject]}") for subject in shown], low, high
+        [(p95[subject], f"{look.label(subject)}  {figures[subject]}") for subject in shown], low, high
     )
     top_in = 0.95 + 0.18 * (1 + max(row for row, _, _ in names))
-    drawing = look.figure(3.9 + top_in)
-    axes = look.frame(drawing, MARGINS_IN[0], MARGINS_IN[1], top_in, bottom_in=0.5)
+    foot = look.foot(
+        [
+            *marks.named([(look.label(subject), tabled[subject].reason) for subject in shown], "hollow"),
+            *look.absent(_without_curve(section, shown)),
+        ]
+    )
+    drawing = look.figure(3.9 + top_in + look.foot_in(foot))
+    axes = look.frame(drawing, MARGINS_IN[0], MARGINS_IN[1], top_in, bottom_in=0.5 + look.foot_in(foot))
     look.log_scale(axes, low, high, "dispatch latency, ms")
     for subject, (row, at, words) in zip(shown, names, strict=True):
         colour, sample = colours[subject.system], values[subject]
         share = np.arange(1, len(sample) + 1) / len(sample) * 100
         axes.plot(sample, share, _line(subject, shown), color=colour, linewidth=1.8, drawstyle="steps-post")
-        axes.plot([at], [95], "o", color=colour, markersize=5, zorder=5)
+        fill = look.PAPER if marks.grave(tabled[subject].reason) else colour
+        axes.plot([at], [95], "o", color=colour, markerfacecolor=fill, markersize=5, zorder=5)
         _name(axes, at, words, row, colour)
     axes.set_ylim(0, 100.5)
     axes.set_yticks([0, 25, 50, 75, 95], ["0 %", "25 %", "50 %", "75 %", "95 %"])
@@ -56,8 +67,17 @@ def distribution(run: Run, section: Section, colours: Mapping[str, str], folder:
     title = "Dispatch latency of every task"
     under = f"share of tasks that have started · {section.condition} · named with the P95 of the table, ms"
     look.head(drawing, title, under)
+    look.write_foot(drawing, foot)
     alt = "Cumulative distribution of dispatch latency for each system, each labelled with its P95."
-    return look.save(drawing, folder, "latency-distribution", title, alt)
+    return look.save(drawing, folder, "latency-distribution", title, " ".join([alt, *foot]))
+
+
+def _without_curve(section: Section, shown: Sequence[Subject]) -> dict[str, str]:
+    """The default variants that were measured and have no curve, and why."""
+    missing = [
+        line for line in section.lines if line.asked and line.subject.default and line.subject not in shown
+    ]
+    return {look.label(line.subject): line.reason or "its tasks were not kept" for line in missing}
 
 
 def _line(subject: Subject, shown: Sequence[Subject]) -> str:
@@ -96,13 +116,20 @@ def _name(axes: Axes, at: float, words: str, row: int, colour: str) -> None:
 
 def efficiency(rows: Sequence[Measured], colours: Mapping[str, str], folder: Path) -> Chart | None:
     """CPU efficiency against the length of a task, one panel per system, the published range behind it."""
-    own = [row for row in rows if row.metric == "cpu_efficiency" and row.interval]
+    asked = [row for row in rows if row.scenario == "cpu" and row.metric in ("cpu_efficiency", "")]
+    own = [row for row in asked if row.interval]
     if not own:
         return None
     names = sorted({(row.subject.floor, row.subject.title, row.subject.system) for row in own})
     columns = 3
     lines = math.ceil(len(names) / columns)
-    drawing = look.figure(0.75 + 2.05 * lines)
+    foot = look.foot(
+        [
+            *marks.named([(look.label(row.subject), row.reason) for row in own], "hollow"),
+            *look.absent({look.label(row.subject): row.reason for row in asked if not row.interval}),
+        ]
+    )
+    drawing = look.figure(0.75 + 2.05 * lines + look.foot_in(foot))
     height_in = float(drawing.get_size_inches()[1])
     work = sorted({_work_ms(row) for row in own})
     figures = [figure for figure in published.load() if figure.table == "S2 CPU efficiency"]
@@ -120,8 +147,9 @@ def efficiency(rows: Sequence[Measured], colours: Mapping[str, str], folder: Pat
     title = "How much of the CPU time is the tasks' own work"
     under = "% of all CPU time used, by length of a task · higher is better · shaded: the published range"
     look.head(drawing, title, under)
+    look.write_foot(drawing, foot)
     alt = "CPU efficiency of each system against task length, as in the table."
-    return look.save(drawing, folder, "cpu", title, alt)
+    return look.save(drawing, folder, "cpu", title, " ".join([alt, *foot]))
 
 
 def _panel(axes: Axes, rows: Sequence[Measured], colour: str, work: Sequence[float]) -> None:
@@ -138,8 +166,9 @@ def _panel(axes: Axes, rows: Sequence[Measured], colour: str, work: Sequence[flo
         points = sorted((row for row in rows if row.subject == subject), key=_work_ms)
         values = [row.interval.value for row in points if row.interval]
         at = [_work_ms(row) for row in points]
-        axes.plot(at, values, _line(subject, subjects), marker="o", markersize=4, color=colour, linewidth=1.6)
+        axes.plot(at, values, _line(subject, subjects), color=colour, linewidth=1.6)
         for ms, row in zip(at, points, strict=True):
+            _dot(axes, ms, row, colour)
             if row.interval and row.interval.low is not None and row.interval.high is not None:
                 axes.plot([ms, ms], [row.interval.low, row.interval.high], color=colour, linewidth=2.2)
     for place, subject in enumerate(subjects):
@@ -154,6 +183,18 @@ def _panel(axes: Axes, rows: Sequence[Measured], colour: str, work: Sequence[flo
             fontsize=7.5,
             color=MUTED,
         )
+
+
+def _dot(axes: Axes, ms: float, row: Measured, colour: str) -> None:
+    """A figure; hollow, and with its sign, where there is a doubt."""
+    if row.interval is None:
+        return
+    doubt = marks.grave(row.reason)
+    fill = look.PAPER if doubt else colour
+    axes.plot([ms], [row.interval.value], "o", color=colour, markerfacecolor=fill, markersize=4, zorder=4)
+    if doubt:
+        at = (ms, row.interval.value)
+        axes.annotate(marks.DAGGER, at, (4, 4), textcoords="offset points", fontsize=8, color=INK)
 
 
 def _work_ms(row: Measured) -> float:

@@ -1,18 +1,15 @@
-"""The tables beside the survey's: all conditions, fates, failures, and what was published elsewhere."""
+"""The tables beside the survey's: all conditions, what was counted, published elsewhere, calibration."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bench.model import Fate
-from bench.stats import proportion_interval
 from bench.store import Run
-from reports import published
+from reports import accounts, calibration, marks, published
 from reports.lines import condition
-from reports.measured import Measured, failures, fates, measured, subjects
+from reports.measured import Measured, measured
 from reports.published import Figure, Verdict
 from reports.tables import (
     NONE,
@@ -24,8 +21,6 @@ from reports.tables import (
     counts_text,
     interval_text,
     number,
-    plain,
-    value_text,
 )
 
 
@@ -64,6 +59,14 @@ GRIDS: Final = (
         {"throughput": "Drain, tasks/s", "submit_rate": "Submit, tasks/s"},
     ),
     Grid(
+        "capacity",
+        "Highest sustainable rate",
+        "The highest open-loop rate that was sustained, and P95 dispatch latency in ms at shares of it.",
+        "capacity",
+        {"sustainable_rate": "Sustained, tasks/s"}
+        | {f"dispatch_latency_at{percent}_p95": f"P95 at {percent} %" for percent in (10, 30, 50, 70, 90)},
+    ),
+    Grid(
         "cpu-all",
         "CPU cost",
         "CPU time of the whole stack for each task above idle, its own work included; what of that is not "
@@ -87,6 +90,8 @@ GRIDS: Final = (
             "peak_pss.total": "Peak PSS",
             "idle_uss.total": "Idle USS",
             "idle_rss.total": "Idle RSS",
+            "growth_pss_per_1000": "Growth per 1000 tasks",
+            "growth_pss_per_hour": "Growth per hour",
         },
     ),
     Grid(
@@ -102,8 +107,9 @@ GRIDS: Final = (
 def further_tables(run: Run) -> list[Table]:
     """Every table beside the survey's that has a row."""
     rows = measured(run)
-    tables = [_fates(run), _failures(run), *(_grid(grid, rows) for grid in GRIDS), _elsewhere(rows)]
-    return [table for table in tables if not table.empty]
+    grids = [_grid(grid, rows) for grid in GRIDS]
+    tables = [*accounts.tables(run), *grids, _elsewhere(rows), *calibration.tables(run)]
+    return [table for table in tables if table.stated or not table.empty]
 
 
 def _grid(grid: Grid, rows: Sequence[Measured]) -> Table:
@@ -134,14 +140,13 @@ def _grid(grid: Grid, rows: Sequence[Measured]) -> Table:
         Column("n", True),
     ]
     records = tuple(_record(row) for row in own)
-    return Table(grid.key, grid.title, grid.lead, tuple(columns), tuple(groups), tuple(notes.texts), records)
+    texts, legend = tuple(notes.texts), notes.legend
+    return Table(grid.key, grid.title, grid.lead, tuple(columns), tuple(groups), texts, records, legend)
 
 
 def _entry(row: Measured | None, notes: Footnotes) -> Entry:
-    if row is None:
-        return Entry(NONE)
-    ends = interval_text(row.interval)
-    return Entry(value_text(row.interval), "" if ends == NONE else ends, notes.of(row.reason))
+    ends = interval_text(row.interval) if row else NONE
+    return notes.beside(row, sub="" if ends == NONE else ends)
 
 
 def _record(row: Measured) -> dict[str, Any]:
@@ -158,63 +163,9 @@ def _record(row: Measured) -> dict[str, Any]:
         "trials": row.trials,
         "tasks": row.tasks,
         "status": row.status,
+        "marks": marks.words(row.reason),
         "reason": row.reason,
     }
-
-
-def _fates(run: Run) -> Table:
-    about = subjects(run)
-    failed = failures(run)
-    trials = run.summary[run.summary["trial"] != ""]
-    cells = trials[["system", "variant", "scenario", "params", "trial"]].drop_duplicates()
-    records = []
-    for key, counts in fates(run).items():
-        whole = int(((cells["system"] == key[0]) & (cells["variant"] == key[1])).sum())
-        bad = sum((row["system"], row["variant"]) == key for row in failed)
-        submitted = sum(counts.get(fate, 0) for fate in Fate if fate is not Fate.UNEXPECTED)
-        records.append(
-            {
-                "system": about[key].title,
-                "variant": key[1],
-                "trials_ok": f"{whole - bad} of {whole}",
-                "tasks": submitted,
-                "success": _success(counts.get(Fate.OK, 0), submitted),
-                **{str(fate): counts.get(fate, 0) for fate in Fate},
-                "before_due": counts.get("negative_latencies", 0),
-            }
-        )
-    early = any(record["before_due"] for record in records)
-    if not early:
-        records = [{key: value for key, value in r.items() if key != "before_due"} for r in records]
-    labels = ["System", "Variant", "Trials ok", "Tasks", "Share ok, %", *(fate.capitalize() for fate in Fate)]
-    lead = (
-        "Every task of every trial that ended ok, counted by id; the others are listed with their reasons. "
-        "Lost means not seen within the settle time of the variant, 2 to 20 s without any event. The share "
-        "that is ok has an exact 95 % interval: no failure among n tasks supports only its lower end. "
-        "Starts before the due time, a fault of the measurement, are listed where there are any."
-    )
-    labels += ["Before due"] if early else []
-    return plain("fates", "What became of every task", lead, labels, records)
-
-
-def _success(ok: int, n: int) -> str:
-    if n == 0:
-        return NONE
-    share = proportion_interval(ok, n)
-    low = 0.0 if share.low is None else share.low
-    return f"{_percent(share.value)} (≥ {_percent(low)})"
-
-
-def _percent(share: float) -> str:
-    """Rounded down, so that it never says more than was seen; finer where it is nearly whole."""
-    digits = 4 if share > 0.99 else 1
-    return f"{math.floor(share * 100 * 10**digits) / 10**digits:.{digits}f}".rstrip("0").rstrip(".")
-
-
-def _failures(run: Run) -> Table:
-    lead = "Kept, shown, and in no median."
-    labels = ["System", "Variant", "Scenario", "Parameters", "Trial", "Status", "Reason"]
-    return plain("failures", "Trials that did not end ok", lead, labels, failures(run))
 
 
 # --- published elsewhere ----------------------------------------------------------------------------
@@ -226,13 +177,14 @@ _FACTORS: Final = {"tasks/min": 1 / 60}
 def _elsewhere(rows: Sequence[Measured]) -> Table:
     """Published figures outside S2 of quantities that this run measured."""
     records, groups = [], []
+    notes = Footnotes()
     for figure in published.load():
         if figure.table not in ELSEWHERE_TABLES:
             continue
         for row, scaled in _counterparts(figure, rows):
             verdict = published.judge(scaled, row.interval, row.reason)
             records.append({**_record(row), "published": figure.id, "verdict": str(verdict)})
-            groups.append(_elsewhere_row(figure, scaled, row, verdict))
+            groups.append(_elsewhere_row(figure, scaled, row, verdict, notes))
     labels = [
         "Published in",
         "System",
@@ -249,17 +201,20 @@ def _elsewhere(rows: Sequence[Measured]) -> Table:
         "Figures that the survey and its companions give in other places for what this run measured as well."
     )
     title = "Other published figures"
-    return Table("elsewhere", title, lead, columns, (Group("", tuple(groups)),), (), tuple(records))
+    rows_shown, texts = (Group("", tuple(groups)),), tuple(notes.texts)
+    return Table("elsewhere", title, lead, columns, rows_shown, texts, tuple(records), notes.legend)
 
 
-def _elsewhere_row(figure: Figure, scaled: Figure, row: Measured, verdict: Verdict) -> tuple[Entry, ...]:
+def _elsewhere_row(
+    figure: Figure, scaled: Figure, row: Measured, verdict: Verdict, notes: Footnotes
+) -> tuple[Entry, ...]:
     word = str(verdict.word)
     return (
         Entry(figure.table, figure.condition),
         Entry(row.subject.title),
         Entry(row.subject.variant),
         Entry(row.metric, condition(row.scenario, row.params)),
-        Entry(f"{value_text(row.interval)} {row.unit}"),
+        notes.figure(row.interval, row.reason, sub=row.unit),
         Entry(interval_text(row.interval)),
         Entry(counts_text(row.trials, row.tasks)),
         Entry(

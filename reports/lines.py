@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bench.stats import Interval
-from reports.measured import Params, Subject
+from reports.measured import Measured, Params, Subject
 from reports.published import Figure, Verdict, Word
 
 GUARANTEES: Final = ("exactly-once", "at-least-once", "at-most-once", "none")
@@ -15,7 +15,11 @@ GUARANTEES: Final = ("exactly-once", "at-least-once", "at-most-once", "none")
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a table. `interval` is None where nothing was measured; `reason` then says why."""
+    """One line of a table. `interval` is None where nothing was measured; `reason` then says why.
+
+    `rank` is the range of places that the intervals leave open; where it is empty in a ranked group,
+    `unranked` says why. `beside` holds further figures by their name, each with its own remarks.
+    """
 
     subject: Subject
     part: str  # the role, for figures that have one
@@ -29,12 +33,18 @@ class Line:
     verdict: Verdict
     whole: bool = True  # about the whole system, not one role of it
     rank: str = ""
-    beside: Mapping[str, Interval | None] = field(default_factory=dict)
+    unranked: str = ""
+    beside: Mapping[str, Measured] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> bool:
+        """Whether this run measured it, or tried to."""
+        return self.verdict.word is not Word.NOT_MEASURED
 
     @property
     def group(self) -> str:
         """What may be ranked together: systems that promise the same. Floors are in no ranking."""
-        if self.verdict.word is Word.NOT_MEASURED:
+        if not self.asked:
             return "not measured"
         return "floor" if self.subject.floor else self.subject.guarantee
 
@@ -65,10 +75,15 @@ def condition(scenario: str, params: Params) -> str:
         words += [f"{'at most ' if rate else ''}{100 * load:g} % of capacity"] if load else []
     elif scenario == "cpu":
         words = [f"{float(params.get('work_ms', 10)):g} ms of work"]
+    elif scenario == "capacity":
+        words = [f"P95 at most {float(params.get('p95_ms', 250)):g} ms"]
+        words += [f"{params.get('arrival', 'poisson')} arrivals"]
     elif scenario == "startup":
         words = [f"{params.get('start', 'warm')} start"]
     elif scenario == "memory":
         words = ["idle, after the first tasks"]
+    elif scenario == "periodic":
+        words = [f"every {float(params.get('every_s', 1)):g} s, {float(params.get('ticks', 20)):g} ticks"]
     if params.get("work", "noop") != "noop":
         words.append(f"work {params['work']}")
     if scenario != "memory" and params.get("payload"):

@@ -7,7 +7,8 @@ tell apart. The same run gives the same bytes: no date, fixed ids.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -66,6 +67,10 @@ PNG_DPI: Final = 160
 WIDTH_IN: Final = 8.6
 CHARACTER_IN: Final = 0.08
 """Room for one character of a label."""
+FOOT_IN: Final = 0.165
+"""Height of a line under a chart."""
+FOOT_CHARACTERS: Final = 138
+INDENT: Final = 3 * "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,31 @@ def label(subject: Subject) -> str:
 def figure(height_in: float) -> Figure:
     """An empty drawing of the standard width."""
     return Figure(figsize=(WIDTH_IN, height_in))
+
+
+def foot(lines: Sequence[str]) -> list[str]:
+    """What stands under a chart, such as the legend of `marks.named`, broken into lines of its width."""
+    wrap = textwrap.TextWrapper(FOOT_CHARACTERS, subsequent_indent=INDENT, break_on_hyphens=False)
+    return [part for line in lines for part in wrap.wrap(line)]
+
+
+def absent(reasons: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[str]:
+    """Lines for a foot: what a chart does not draw, by name, and why."""
+    short = [(name, textwrap.shorten(why, 90, placeholder=" …")) for name, why in dict(reasons).items()]
+    return [f"no figure: {name} ({why})" for name, why in short]
+
+
+def foot_in(lines: Sequence[str]) -> float:
+    """How much higher a drawing must be for that foot."""
+    return FOOT_IN * len(lines) + (0.1 if lines else 0.0)
+
+
+def write_foot(drawing: Figure, lines: Sequence[str]) -> None:
+    """Write the lines of `foot` in the bottom left corner."""
+    height_in = float(drawing.get_size_inches()[1])
+    for place, line in enumerate(lines, start=1):
+        y = (0.08 + FOOT_IN * (len(lines) - place)) / height_in
+        drawing.text(0.012, y, line, fontsize=8, color=MUTED)
 
 
 def head(drawing: Figure, title: str, under: str) -> None:
@@ -138,7 +168,7 @@ def save(drawing: Figure, folder: Path, name: str, title: str, alt: str) -> Char
     Raises:
         StoreError: the folder cannot be written.
     """
-    chart = Chart(name, title, alt, folder / f"{name}.svg", folder / f"{name}.png")
+    chart = Chart(name, title, " ".join(alt.split()), folder / f"{name}.svg", folder / f"{name}.png")
     with on_disk(folder), mpl.rc_context(STYLE):
         drawing.savefig(chart.svg, format="svg", metadata={"Date": None, "Creator": None})
         drawing.savefig(chart.png, format="png", dpi=PNG_DPI, metadata={"Software": None})

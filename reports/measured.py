@@ -133,36 +133,14 @@ def measured(run: Run) -> list[Measured]:
     return rows
 
 
-def failures(run: Run) -> list[dict[str, str]]:
-    """Every trial that did not end `ok`: system, variant, scenario, params, trial, status, reason."""
-    rows = run.summary[(run.summary["trial"] != "") & (run.summary["metric"] == "")]
-    columns = ["system", "variant", "scenario", "params", "trial", "status", "reason"]
-    return [{name: str(row[name]) for name in columns} for row in rows.to_dict("records")]
-
-
-def fates(run: Run) -> dict[tuple[str, str], dict[str, int]]:
-    """Tasks by fate (and negative latencies) of each system and variant, summed over the trials of the run.
-
-    A trial that did not end ok has no fates: what it left in the queue is not lost, it was not waited for.
-    """
-    names = run.summary["metric"].str
-    kept = run.summary[
-        (run.summary["trial"] != "")
-        & (names.startswith("tasks_") | (run.summary["metric"] == "negative_latencies"))
-    ]
-    sums: dict[tuple[str, str], dict[str, int]] = {}
-    for row in kept.to_dict("records"):
-        counts = sums.setdefault((str(row["system"]), str(row["variant"])), {})
-        name = str(row["metric"]).removeprefix("tasks_")
-        counts[name] = counts.get(name, 0) + int(row["value"])
-    return sums
-
-
 def _interval(row: Mapping[Any, Any]) -> Interval | None:
     if pd.isna(row["value"]):
         return None
     bounds = [None if pd.isna(row[name]) else float(row[name]) for name in ("ci_low", "ci_high")]
-    return Interval(float(row["value"]), bounds[0], bounds[1], int(row["n"]), 0.95)
+    trials = int(row["n"])
+    # The summary keeps no coverage: what is below 95 % follows from the number of trials.
+    coverage = 0.0 if bounds[0] is None else min(0.95, 1 - 2 * 0.5**trials) if trials > 1 else 0.95
+    return Interval(float(row["value"]), bounds[0], bounds[1], trials, coverage)
 
 
 def _span(observations: Iterable[float]) -> str:

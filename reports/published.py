@@ -7,8 +7,8 @@ Rules of the verdict, the same for every figure:
   when the whole interval lies outside.
 - A figure published as a single number stands for that number ±10 %, because the survey rounds and gives
   no spread. A bound that the survey leaves open is open here.
-- A figure that is invalid, rests on too few samples or only on the tasks that survived, or was measured
-  under another condition is *not comparable*.
+- A figure that is unfit (`reports.marks`: invalid, of too few samples, of a disturbed machine, of the tasks
+  that survived), or was measured under another condition, is *not comparable*.
 """
 
 from __future__ import annotations
@@ -16,24 +16,18 @@ from __future__ import annotations
 import csv
 import enum
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from bench.stats import Interval
+from reports.marks import unfit
 from reports.measured import Subject
 
 FILE: Final = Path(__file__).with_name("published") / "figures.csv"
 TOLERANCE: Final = 0.10
 """Half-width given to a figure that was published as one number."""
-
-MOST_MISSING: Final = 0.01
-"""Above this share of tasks that never ran, a rate or a latency speaks of the survivors only."""
-
-_UNFIT: Final = re.compile(r"invalid\b|n < \d+|another schedbench\b|\d+ of \d+ trials failed")
-_MISSING: Final = re.compile(r"(\d+) of (\d+) tasks\b")
 
 
 class Word(enum.StrEnum):
@@ -136,15 +130,6 @@ def measured_name(figure: Figure, in_process: bool) -> str:
         "processes_and_services": "components",
     }
     return own.get(figure.metric, figure.metric)
-
-
-def unfit(reason: str) -> str:
-    """The first remark that makes a figure unfit for any comparison, or an empty string."""
-    for remark in reason.split("; "):
-        missing = _MISSING.match(remark)
-        if _UNFIT.match(remark) or (missing and int(missing[1]) > MOST_MISSING * int(missing[2])):
-            return remark
-    return ""
 
 
 def verdict(low: float | None, high: float | None, measured: Interval | None, reason: str = "") -> Verdict:

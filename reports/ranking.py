@@ -1,4 +1,9 @@
-"""The order of a table's lines, and the rank of each among the systems that promise the same."""
+"""The order of a table's lines, and the rank of each among the systems that promise the same.
+
+A rank is a range of places: the second, or anything from the first to the third. It counts the systems
+that are surely better and those that are surely worse. To be alike is not transitive (A like B and
+B like C, and yet A better than C), so a common place for all that are alike would say what was not seen.
+"""
 
 from __future__ import annotations
 
@@ -7,61 +12,107 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+from bench.stats import Interval
 from reports.lines import GUARANTEES, Line
-from reports.published import unfit
+from reports.marks import Mark, mark_of, marks, unfit
 
 GROUPS: Final = (*GUARANTEES, "floor", "not measured")
+UNRANKED: Final = ("floor", "not measured")
+"""Groups that are in no ranking."""
+
+NO_FLOOR: Final = "no floor in this run"
+AT_FLOOR: Final = "within the floor's own spread"
+
 Cost = Callable[[float], float]
+Calibrated = Mapping[bool, Sequence[Interval]]
+"""Floors that were measured beside the cells, for systems in one process (True) and over several."""
 
 
-def ranked(lines: Sequence[Line], higher_is_better: bool | None, cost: Cost = float) -> tuple[Line, ...]:
+@dataclasses.dataclass(frozen=True)
+class Floor:
+    """The floors of one kind on the scale of a cost: their figures and the width of the widest interval."""
+
+    costs: tuple[float, ...]
+    width: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """What tells two figures of one table apart."""
+
+    higher_is_better: bool
+    cost: Cost
+    floors: Mapping[bool, Floor]
+
+    def better(self, one: Line, other: Line) -> bool:
+        """Whether one line is surely better: intervals apart, by more than a floor's interval.
+
+        Transitive, because the gap that is asked for is the wider one of the kinds of both.
+        """
+        a, b = _ends(one), _ends(other)
+        if a is None or b is None or one.interval is None or other.interval is None:
+            return False
+        apart = a[0] > b[1] if self.higher_is_better else a[1] < b[0]
+        width = max(self.floors[line.subject.in_process].width for line in (one, other))
+        return apart and abs(self.cost(one.interval.value) - self.cost(other.interval.value)) >= width
+
+    def why_not(self, line: Line) -> str:
+        """Why a line has no rank, or an empty string; the reason `AT_FLOOR` still holds a place."""
+        if line.interval is None:
+            return "no figure"
+        if remark := unfit(line.reason):
+            return str(mark_of(remark) or Mark.PARTIAL)
+        if line.trials < 2:
+            return str(Mark.ONE_TRIAL)
+        if _ends(line) is None:
+            return "no interval"
+        if "of its capacity" in line.reason:
+            return "a lower load than the others"
+        floor = self.floors.get(line.subject.in_process)
+        if floor is None:
+            return NO_FLOOR
+        at = self.cost(line.interval.value)
+        return AT_FLOOR if any(abs(at - cost) <= floor.width for cost in floor.costs) else ""
+
+
+def ranked(
+    lines: Sequence[Line],
+    higher_is_better: bool | None,
+    cost: Cost = float,
+    calibrated: Calibrated | None = None,
+) -> tuple[Line, ...]:
     """Lines by group, best first, with a rank within the group (None: nothing is better).
 
-    Two systems share a rank when their intervals overlap, or when they differ by less than the widest
-    interval of a floor of their kind (in one process, or over several) on the scale of `cost`: the harness
-    itself cannot tell them apart. A figure that is
-    invalid, from too few samples, of one trial or without an interval has no rank.
+    A figure that is unfit, of one trial or without an interval has no rank; nor has one that differs from a
+    floor of its kind (in one process, or over several) by no more than that floor's interval on the scale of
+    `cost`: the harness itself cannot tell it from nothing. The floors are those of the table, where it has
+    any of a kind, else those that were `calibrated`.
     """
-    widths = {kind: _floor_width(lines, kind, cost) for kind in (True, False)}
+    floors = {kind: _floor(lines, kind, cost, calibrated or {}) for kind in (True, False)}
+    known = {kind: floor for kind, floor in floors.items() if floor}
+    scale = Scale(bool(higher_is_better), cost, known)
     out: list[Line] = []
     for group in sorted({line.group for line in lines}, key=_place):
         members = [line for line in lines if line.group == group]
-        best = sorted(members, key=lambda line: _order(line, members, bool(higher_is_better)))
-        fixed = higher_is_better is None or group in ("floor", "not measured")
-        out += best if fixed else _with_ranks(best, cost, widths)
+        best = sorted(members, key=lambda line: _order(line, members, scale.higher_is_better))
+        out += best if higher_is_better is None or group in UNRANKED else _with_ranks(best, scale)
     return tuple(out)
 
 
-def _with_ranks(best: Sequence[Line], cost: Cost, widths: Mapping[bool, float]) -> list[Line]:
-    ranks: list[list[Line]] = []
-    for line in best:
-        if not _rankable(line):
-            continue
-        if ranks and _alike(ranks[-1][0], line, cost, widths):
-            ranks[-1].append(line)
-        else:
-            ranks.append([line])
-    words: dict[int, str] = {}
-    place = 1
-    for tied in ranks:
-        words |= {id(line): f"{place}=" if len(tied) > 1 else f"{place}" for line in tied}
-        place += len(tied)
-    return [dataclasses.replace(line, rank=words.get(id(line), "")) for line in best]
+def _with_ranks(best: Sequence[Line], scale: Scale) -> list[Line]:
+    whys = [scale.why_not(line) if line.whole else "" for line in best]
+    placed = [line for line, why in zip(best, whys, strict=True) if line.whole and why in ("", AT_FLOOR)]
+    out = []
+    for line, why in zip(best, whys, strict=True):
+        rank = _range(line, placed, scale) if line.whole and not why else ""
+        out.append(dataclasses.replace(line, rank=rank, unranked=why))
+    return out
 
 
-def _rankable(line: Line) -> bool:
-    capped = "of its capacity" in line.reason  # under a lower load than the others
-    measured = line.whole and line.trials > 1 and _ends(line) is not None
-    return measured and not capped and not unfit(line.reason)
-
-
-def _alike(first: Line, second: Line, cost: Cost, widths: Mapping[bool, float]) -> bool:
-    a, b = _ends(first), _ends(second)
-    if a is None or b is None or first.interval is None or second.interval is None:
-        return False
-    overlap = a[0] <= b[1] and b[0] <= a[1]
-    width = max(widths[line.subject.in_process] for line in (first, second))
-    return overlap or abs(cost(first.interval.value) - cost(second.interval.value)) < width
+def _range(line: Line, placed: Sequence[Line], scale: Scale) -> str:
+    first = 1 + sum(scale.better(other, line) for other in placed)
+    last = len(placed) - sum(scale.better(line, other) for other in placed)
+    return f"{first}" if first == last else f"{first}\N{EN DASH}{last}"
 
 
 def _ends(line: Line) -> tuple[float, float] | None:
@@ -71,11 +122,20 @@ def _ends(line: Line) -> tuple[float, float] | None:
     return interval.low, interval.high
 
 
-def _floor_width(lines: Iterable[Line], in_process: bool, cost: Cost) -> float:
-    floors = (line for line in lines if line.subject.floor and line.whole)
-    ends = [_ends(line) for line in floors if line.subject.in_process is in_process]
-    widths = [abs(cost(pair[1]) - cost(pair[0])) for pair in ends if pair]
-    return max((width for width in widths if math.isfinite(width)), default=0.0)
+def _floor(lines: Iterable[Line], in_process: bool, cost: Cost, calibrated: Calibrated) -> Floor | None:
+    own = [
+        line.interval
+        for line in lines
+        if line.subject.floor and line.whole and line.subject.in_process is in_process
+        if line.interval and Mark.INVALID not in marks(line.reason)
+    ]
+    for intervals in (own, calibrated.get(in_process, ())):
+        ends = [(i.value, i.low, i.high) for i in intervals if i.low is not None and i.high is not None]
+        costs = [(cost(value), abs(cost(high) - cost(low))) for value, low, high in ends]
+        finite = [pair for pair in costs if all(map(math.isfinite, pair))]
+        if finite:
+            return Floor(tuple(at for at, _ in finite), max(width for _, width in finite))
+    return None
 
 
 def _place(group: str) -> tuple[int, str]:

@@ -16,15 +16,18 @@ from bench.store import Run, on_disk, read_run
 from reports.charts import charts
 from reports.further import further_tables
 from reports.look import Chart
-from reports.site import CHARTS_OF, facts, page, subtitle, warnings
+from reports.marks import ABOUT, DAGGER, marked
+from reports.provenance import facts, subtitle, trust, warnings
+from reports.site import CHARTS_OF, page
 from reports.survey import sections
-from reports.tables import Column, Entry, Table, survey_table
+from reports.surveytables import survey_table
+from reports.tables import Column, Entry, Table, plain
 from reports.texts import HOW_TO_READ
 
 TONES = {"below": "yellow", "within": "green", "above": "yellow", "unclear": "dim", "absent": "dim"}
 
 
-SHORT = ("fates", "failures")
+SHORT = ("fates", "ticks", "failures", "calibration")
 """Of the further tables, those that the terminal shows; the others are in every file."""
 
 
@@ -44,7 +47,8 @@ def report(run_path: Path, formats: set[str], out: Path, console: Console) -> li
     if "terminal" in formats:
         _print(run, [*survey, *(table for table in further if table.key in SHORT)], console)
     if "csv" in formats:
-        written += [_write(out / "tables" / f"{table.key}.csv", _csv(table)) for table in [*survey, *further]]
+        tables = [*survey, *further, _about(run)]
+        written += [_write(out / "tables" / f"{table.key}.csv", _csv(table)) for table in tables]
     if formats & {"markdown", "html"}:
         drawn = charts(run, found, out / "charts")
         written += [file for chart in drawn for file in (chart.svg, chart.png)]
@@ -86,11 +90,16 @@ def _print(run: Run, tables: Iterable[Table], console: Console) -> None:
     console.print(Text(f"Run {run.info['run_id']}", style="bold"), Text(subtitle(run), style="dim"))
     for warning in warnings(run):
         console.print(Text(warning, style="bold red"))
+    for fact in trust(run):
+        console.print(Text(f"{fact.name}: ", style="dim"), Text(fact.text), sep="")
     for table in tables:
         console.print()
         console.print(Text(table.title, style="bold"))
         console.print(Text(table.lead, style="dim"))
-        console.print(_rich(table))
+        if table.columns:
+            console.print(_rich(table))
+        for sign in table.legend:
+            console.print(Text(f"  {sign}", style="dim"))
         for place, note in enumerate(table.notes, start=1):
             console.print(Text(f"  [{place}] {note}", style="dim"))
     console.print()
@@ -112,7 +121,9 @@ def _rich(table: Table) -> RichTable:
 
 
 def _rich_entry(entry: Entry) -> Text:
-    text = Text(entry.text, style=TONES.get(entry.tone, ""))
+    text = Text(f"{ABOUT} " if entry.about else "", style="dim")
+    text.append(entry.text, style=TONES.get(entry.tone, "default"))
+    text.append(f" {DAGGER}" if entry.dagger else "", style="bold yellow")
     if entry.notes:
         text.append(f" [{','.join(map(str, entry.notes))}]", style="dim")
     if entry.sub:
@@ -121,6 +132,13 @@ def _rich_entry(entry: Entry) -> Text:
 
 
 # --- files ------------------------------------------------------------------------------------------
+
+
+def _about(run: Run) -> Table:
+    """What the other formats say above and below their tables."""
+    lines = [("Warning", warning) for warning in warnings(run)]
+    lines += [(fact.name, fact.text) for fact in (*trust(run), *facts(run))]
+    return plain("run", "", "", ("fact", "text"), ({"fact": name, "text": words} for name, words in lines))
 
 
 def _csv(table: Table) -> str:
@@ -137,6 +155,7 @@ def _csv(table: Table) -> str:
 def _markdown(run: Run, tables: Iterable[Table], drawn: Sequence[Chart]) -> str:
     lines = [f"# schedbench run {run.info['run_id']}", "", subtitle(run), ""]
     lines += [f"> **{warning}**\n" for warning in warnings(run)]
+    lines += [*(f"- {fact.name}: {fact.text}" for fact in trust(run)), ""]
     lines += ["## How to read", "", *(f"- {words}" for words in HOW_TO_READ), ""]
     by_name = {chart.name: chart for chart in drawn}
     for table in tables:
@@ -150,6 +169,8 @@ def _markdown(run: Run, tables: Iterable[Table], drawn: Sequence[Chart]) -> str:
 
 
 def _markdown_table(table: Table) -> list[str]:
+    if not table.columns:
+        return []
     lines = [_markdown_row(column.label for column in table.columns)]
     lines += [_markdown_row(_rule(column) for column in table.columns)]
     for group in table.groups:
@@ -157,6 +178,8 @@ def _markdown_table(table: Table) -> list[str]:
             lines.append(_markdown_row(["", f"**{group.title}**", *[""] * (len(table.columns) - 2)]))
         lines += [_markdown_row(_markdown_entry(entry) for entry in row) for row in group.rows]
     lines.append("")
+    for sign in table.legend:
+        lines += [sign, ""]
     lines += [f"{place}. {note}" for place, note in enumerate(table.notes, start=1)]
     return [*lines, ""] if table.notes else lines
 
@@ -171,4 +194,4 @@ def _markdown_row(entries: Iterable[str]) -> str:
 
 def _markdown_entry(entry: Entry) -> str:
     notes = f" <sup>{','.join(map(str, entry.notes))}</sup>" if entry.notes else ""
-    return f"{entry.text}{f' ({entry.sub})' if entry.sub else ''}{notes}"
+    return f"{marked(entry.text, entry.marks)}{f' ({entry.sub})' if entry.sub else ''}{notes}"

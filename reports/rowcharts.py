@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -10,9 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.stats import Interval
-from reports import look, published
+from reports import look, marks
 from reports.lines import Line, Section
 from reports.look import BAND, INK, MUTED, Chart
+from reports.marks import marked
 from reports.measured import Measured, Subject
 from reports.tables import number
 from reports.texts import GROUP_NAMES
@@ -23,34 +27,64 @@ TITLES: Final = {
 }
 ROW_IN: Final = 0.29
 """Height of one row."""
+LABEL_IN: Final = 0.45
+"""Room to the right of the axes, where half of the last tick's label may stand."""
+REASON_CHARACTERS: Final = 90
+
+
+@dataclass
+class Rows:
+    """A chart that is being drawn: one named row per subject, under the heading of its group."""
+
+    drawing: Figure
+    axes: Axes
+    places: list[float]
+    foot: list[str]
+
+    def save(self, folder: Path, name: str, title: str, under: str, alt: str) -> Chart:
+        """Head, foot, files; the alternative text says the marks as well."""
+        look.head(self.drawing, title, under)
+        look.write_foot(self.drawing, self.foot)
+        return look.save(self.drawing, folder, name, title, " ".join([alt, *self.foot]))
 
 
 def dots(section: Section, colours: Mapping[str, str], folder: Path) -> Chart | None:
-    """A dot with its interval for every line, the published range as a band behind it."""
-    lines = [line for line in section.lines if line.interval and line.interval.value > 0]
-    if not lines:
+    """A dot with its interval for every line, the published range as a band behind it.
+
+    A line without a figure keeps its row, with the reason in it.
+    """
+    lines = [line for line in section.lines if line.asked]
+    drawn = [line for line in lines if line.interval and line.interval.value > 0]
+    if not drawn:
         return None
-    drawing, axes, places = _rows(
-        [line.group for line in lines], [look.label(line.subject) for line in lines]
+    rows = _rows(
+        [line.group for line in lines],
+        [look.label(line.subject) for line in lines],
+        [(look.label(line.subject), line.reason) for line in drawn],
+        "hollow",
     )
-    ends = [bound for line in lines for bound in _extent(line)]
+    ends = [bound for line in drawn for bound in _extent(line)]
     low, high = min(ends) / 1.6, max(ends) * 2.2
-    look.log_scale(axes, low, high, section.unit)
-    for line, y in zip(lines, places, strict=True):
-        _band(axes, line, y, (low, high))
-        if line.interval:
-            _dot(axes, line.interval, y, colours[line.subject.system], bool(published.unfit(line.reason)))
+    look.log_scale(rows.axes, low, high, section.unit)
+    for line, y in zip(lines, rows.places, strict=True):
+        _band(rows.axes, line, y, (low, high))
+        if line.interval and line.interval.value > 0:
+            _dot(rows.axes, line.interval, y, colours[line.subject.system], line.reason)
+        else:
+            _missing(rows.axes, y, line.reason)
     title = TITLES[section.key]
     better = "higher is better" if section.higher_is_better else "lower is better"
-    look.head(drawing, title, f"{section.condition} · {better} · shaded: the published range")
     alt = (
         f"{title}, one row per system, with intervals and published ranges; the table below has the figures."
     )
-    return look.save(drawing, folder, section.key, title, alt)
+    under = f"{section.condition} · {better} · shaded: the published range"
+    return rows.save(folder, section.key, title, under, alt)
 
 
-def _rows(groups: Sequence[str], labels: Sequence[str]) -> tuple[Figure, Axes, list[float]]:
-    """Axes with one named row per label, under the heading of its group; returns each row's place."""
+def _rows(
+    groups: Sequence[str], labels: Sequence[str], figures: Sequence[tuple[str, str]], drawn: str
+) -> Rows:
+    """Axes with one named row per label, under the heading of its group; `drawn` as in `marks.named`."""
     places: list[float] = []
     heads: list[tuple[float, str]] = []
     y, before = 0.0, ""
@@ -61,13 +95,14 @@ def _rows(groups: Sequence[str], labels: Sequence[str]) -> tuple[Figure, Axes, l
             y, before = y + 0.95, group
         places.append(y)
         y += 1
-    drawing = look.figure(y * ROW_IN + 1.25)
+    foot = look.foot(marks.named(figures, drawn))
+    drawing = look.figure(y * ROW_IN + 1.25 + look.foot_in(foot))
     axes = look.frame(
         drawing,
         left_in=0.3 + look.CHARACTER_IN * max(map(len, labels)),
-        right_in=0.25,
+        right_in=LABEL_IN,
         top_in=0.68,
-        bottom_in=0.5,
+        bottom_in=0.5 + look.foot_in(foot),
     )
     axes.set_ylim(y - 0.35, -0.6)
     axes.set_yticks(places, labels, color=INK)
@@ -78,7 +113,7 @@ def _rows(groups: Sequence[str], labels: Sequence[str]) -> tuple[Figure, Axes, l
             words, (0, place), (-8, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
             ha="right", va="center", color=MUTED, fontsize=8, fontstyle="italic",
         )  # fmt: skip
-    return drawing, axes, places
+    return Rows(drawing, axes, places, foot)
 
 
 def _extent(line: Line) -> list[float]:
@@ -96,91 +131,124 @@ def _band(axes: Axes, line: Line, y: float, ends: tuple[float, float]) -> None:
     axes.barh(y, right - left, left=left, height=0.74, color=BAND, linewidth=0, zorder=1)
 
 
-def _dot(axes: Axes, interval: Interval, y: float, colour: str, unfit: bool) -> None:
-    """A figure with its interval and its number; hollow when it is unfit for comparison."""
-    _mark(axes, interval, y, colour, hollow=unfit)
-    right = interval.value if interval.high is None else interval.high
+def _missing(axes: Axes, y: float, reason: str) -> None:
+    """Why a row has no figure."""
+    words = textwrap.shorten(f"no figure: {reason or 'not above 0'}", REASON_CHARACTERS, placeholder=" …")
     axes.annotate(
-        number(interval.value), (right, y), (7, 0), textcoords="offset points", va="center", color=INK,
-        fontsize=8.5, zorder=5,
+        words, (0, y), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+        va="center", color=MUTED, fontsize=8, fontstyle="italic",
     )  # fmt: skip
 
 
-def _mark(axes: Axes, interval: Interval, y: float, colour: str, hollow: bool) -> None:
+def _dot(axes: Axes, interval: Interval, y: float, colour: str, reason: str) -> None:
+    """A figure with its interval, its number and its marks; hollow where there is a doubt."""
+    _mark(axes, interval, y, colour, reason)
+    right = interval.value if interval.high is None else interval.high
+    _words(axes, marked(number(interval.value), marks.marks(reason)), right, y)
+
+
+def _mark(axes: Axes, interval: Interval, y: float, colour: str, reason: str, shape: str = "o") -> None:
     if interval.low is not None and interval.high is not None:
         ends = [interval.low, interval.high]
         axes.plot(ends, [y, y], color=colour, linewidth=2, solid_capstyle="butt", zorder=3)
-    fill = look.PAPER if hollow else colour
-    axes.plot([interval.value], [y], "o", color=colour, markerfacecolor=fill, markersize=5.5, zorder=4)
+    fill = look.PAPER if marks.grave(reason) else colour
+    axes.plot([interval.value], [y], shape, color=colour, markerfacecolor=fill, markersize=5.5, zorder=4)
+
+
+def _words(axes: Axes, words: str, right: float, y: float) -> None:
+    """Words right of what is drawn in a row."""
+    axes.annotate(
+        words, (right, y), (7, 0), textcoords="offset points", va="center", color=INK, fontsize=8.5, zorder=5
+    )
+
+
+STARTS: Final = {"warm": "o", "cold": "s"}
 
 
 def startup(rows: Sequence[Measured], colours: Mapping[str, str], folder: Path) -> Chart | None:
-    """Cold and warm start of every system on one row."""
+    """Cold and warm start of every system on one row; one without either keeps its row, with the reason."""
     starts: dict[Subject, dict[str, Measured]] = {}
     for row in rows:
-        if row.metric == "startup" and row.interval and row.interval.value > 0:
+        if row.scenario == "startup" and row.metric in ("startup", ""):
             starts.setdefault(row.subject, {})[str(row.params.get("start", "warm"))] = row
-    if not starts:
+    figures = [row for found in starts.values() for row in found.values() if row.interval]
+    values = [row.interval.value for row in figures if row.interval]
+    if not values:
         return None
     order = sorted(starts, key=lambda subject: (subject.floor, _best(starts[subject])))
-    groups = ["floor" if subject.floor else "systems" for subject in order]
-    drawing, axes, places = _rows(groups, [look.label(subject) for subject in order])
-    values = [row.interval.value for found in starts.values() for row in found.values() if row.interval]
-    look.log_scale(axes, min(values) / 1.5, max(values) * 2, "s")
-    for subject, y in zip(order, places, strict=True):
+    shown = _rows(
+        ["floor" if subject.floor else "systems" for subject in order],
+        [look.label(subject) for subject in order],
+        [(look.label(row.subject), row.reason) for row in figures],
+        "hollow",
+    )
+    look.log_scale(shown.axes, min(values) / 1.5, max(values) * 2, "s")
+    for subject, y in zip(order, shown.places, strict=True):
         colour, found = colours[subject.system], starts[subject]
         both = [row.interval.value for row in found.values() if row.interval]
-        axes.plot([min(both), max(both)], [y, y], color=colour, linewidth=1.2, zorder=2)
-        for start, row in found.items():
-            if row.interval:
-                _mark(axes, row.interval, y, colour, hollow=start == "cold")
-        ordered = [found[start].interval for start in ("warm", "cold") if start in found]
-        words = " → ".join(number(interval.value) for interval in ordered if interval)
-        axes.annotate(
-            words, (max(both), y), (8, 0), textcoords="offset points", va="center", fontsize=8.5, color=INK
-        )
+        if not both:
+            _missing(shown.axes, y, next(iter(found.values())).reason)
+            continue
+        shown.axes.plot([min(both), max(both)], [y, y], color=colour, linewidth=1.2, zorder=2)
+        words = []
+        for start, shape in STARTS.items():
+            one = found.get(start)
+            if one and one.interval:
+                _mark(shown.axes, one.interval, y, colour, one.reason, shape)
+                words.append(marked(number(one.interval.value), marks.marks(one.reason)))
+            elif one:
+                words.append(f"no {start} figure")
+        _words(shown.axes, " → ".join(words), max(both), y)
     title = "From spawn to first task"
-    look.head(drawing, title, "a task is already waiting · filled: warm, hollow: cold · lower is better")
+    under = "a task is already waiting · circle: warm, square: cold · lower is better"
     alt = "Startup time of each system, warm and cold, as in the table."
-    return look.save(drawing, folder, "startup", title, alt)
+    return shown.save(folder, "startup", title, under, alt)
 
 
 def _best(found: Mapping[str, Measured]) -> float:
-    return min(row.interval.value for row in found.values() if row.interval)
+    return min((row.interval.value for row in found.values() if row.interval), default=math.inf)
 
 
 def stack(section: Section, folder: Path) -> Chart | None:
-    """Idle PSS of every system, stacked by role."""
+    """Idle PSS of every system, stacked by role; a doubtful part is hatched."""
     parts = [line for line in section.lines if line.interval and line.part not in ("", "total")]
     if not parts:
         return None
-    order = list(dict.fromkeys(line.subject for line in parts))
-    group = {line.subject: line.group for line in parts}
-    roles = [role for role in look.ROLES if any(line.part == role for line in parts)]
-    drawing, axes, places = _rows(
-        [group[subject] for subject in order], [look.label(subject) for subject in order]
+    lines = [line for line in section.lines if line.asked and (line.whole or line in parts)]
+    group = {line.subject: line.group for line in lines}
+    order = list(group)
+    rows = _rows(
+        list(group.values()),
+        [look.label(subject) for subject in order],
+        [(look.label(line.subject), line.reason) for line in lines if line.interval],
+        "hatched",
     )
     ends = dict.fromkeys(order, 0.0)
-    for role in roles:
+    named: set[str] = set()
+    for role in look.ROLES:
         for line in (line for line in parts if line.part == role and line.interval):
             width = line.interval.value if line.interval else 0.0
-            y = places[order.index(line.subject)]
-            axes.barh(
+            y = rows.places[order.index(line.subject)]
+            rows.axes.barh(
                 y, width, left=ends[line.subject], height=0.66, color=look.ROLES[role], edgecolor=look.PAPER,
-                linewidth=1, label=role if role not in axes.get_legend_handles_labels()[1] else None,
+                linewidth=1, label=None if role in named else role, hatch="////" * marks.grave(line.reason),
             )  # fmt: skip
+            named.add(role)
             ends[line.subject] += width
-    totals = {line.subject: line.interval for line in section.lines if line.whole and line.interval}
-    for subject, y in zip(order, places, strict=True):
-        if subject in totals:
-            words = number(totals[subject].value)
-            axes.annotate(
-                words, (ends[subject], y), (6, 0), textcoords="offset points", va="center", fontsize=8.5
-            )
-    axes.set_xlim(0, max(ends.values()) * 1.12)
-    axes.set_xlabel("MB, PSS")
-    axes.legend(loc="lower right", ncols=1, fontsize=8.5, handlelength=1, handleheight=1)
+    totals = {line.subject: line for line in lines if line.whole}
+    for subject, y in zip(order, rows.places, strict=True):
+        total = totals.get(subject)
+        if total and total.interval:
+            words = marked(number(total.interval.value), marks.marks(total.reason))
+            _words(rows.axes, words, ends[subject], y)
+        elif total:
+            _missing(rows.axes, y, total.reason)
+    rows.axes.set_xlim(0, max(ends.values()) * 1.15)
+    rows.axes.set_xlabel("MB, PSS")
+    legend = rows.axes.legend(loc="lower right", ncols=1, fontsize=8.5, handlelength=1, handleheight=1)
+    for patch in legend.get_patches():
+        patch.set_hatch("")
     title = "Where idle memory goes"
-    look.head(drawing, title, "whole stack at rest, broker included · lower is better")
+    under = "whole stack at rest, broker included · lower is better"
     alt = "Idle PSS of each system, stacked by role, as in the table."
-    return look.save(drawing, folder, "memory", title, alt)
+    return rows.save(folder, "memory", title, under, alt)

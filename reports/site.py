@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import jinja2
 from markupsafe import Markup, escape
 
 from bench.store import Run, on_disk
-from reports import look
+from reports import look, provenance
 from reports.look import Chart
+from reports.marks import ABOUT, DAGGER
 from reports.tables import Table
 from reports.texts import HOW_TO_READ
 
@@ -22,6 +22,7 @@ CHARTS_OF: Final = {
     "latency": ("latency", "latency-distribution"),
     "cpu": ("cpu",),
     "startup": ("startup",),
+    "capacity": ("latency-load", "latency-load-distribution"),
 }
 """Which charts stand above which table."""
 
@@ -32,14 +33,6 @@ _INKS: Final = {
     look.PAPER: "var(--paper)",
     look.BAND: "var(--band)",
 }
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One line about how the run was made."""
-
-    name: str
-    text: str
 
 
 def page(
@@ -68,89 +61,19 @@ def page(
     }
     return environment.get_template("page.html").render(
         run_id=run.info["run_id"],
-        subtitle=subtitle(run),
-        facts=facts(run),
-        packages=packages(run),
-        warnings=warnings(run),
+        subtitle=provenance.subtitle(run),
+        facts=provenance.facts(run),
+        packages=provenance.packages(run),
+        warnings=provenance.warnings(run),
+        trust=provenance.trust(run),
         how_to_read=HOW_TO_READ,
+        about_sign=ABOUT,
+        dagger_sign=DAGGER,
         survey=survey,
         further=further,
         charts=drawn,
         links=links,
     )
-
-
-def subtitle(run: Run) -> str:
-    """The run in one line: when, on what."""
-    machine = run.info.get("machine", {})
-    words = [str(run.info.get("created", ""))[:10], str(machine.get("cpu", "")), _cores(machine)]
-    return " · ".join(word for word in words if word)
-
-
-def warnings(run: Run) -> list[str]:
-    """What a reader must know before any figure."""
-    found = []
-    planned = run.info.get("cells_planned")
-    done = len(run.cells) or run.info.get("cells_done")  # a run that was killed could not count
-    if run.info.get("interrupted"):
-        found.append(f"This run was cut off: {done} of {planned} cells are done. Complete it with --resume.")
-    return found
-
-
-def facts(run: Run) -> list[Fact]:
-    """How the run was made: machine, seed, command, share of time spent measuring."""
-    info, machine = run.info, run.info.get("machine", {})
-    memory_bytes = machine.get("memory_bytes")
-    services = [
-        f"{name} {about.get('version', '')} ({about.get('provider', '')})"
-        for name, about in info.get("services", {}).items()
-    ]
-    known = {
-        "Command": info.get("command"),
-        "Profile": info.get("profile"),
-        "Seed": info.get("seed"),
-        "Slots": info.get("slots"),
-        "Cells": _of(info.get("cells_done"), info.get("cells_planned")),
-        "Time": measuring(info),
-        "Machine": " · ".join(filter(None, [str(machine.get("cpu", "")), _cores(machine)])),
-        "Memory": f"{memory_bytes / 2**30:.0f} GiB" if memory_bytes else None,
-        "Virtualisation": machine.get("virtualisation"),
-        "Kernel": machine.get("kernel"),
-        "Python": machine.get("python"),
-        "Services": ", ".join(services),
-        "schedbench": info.get("schedbench"),
-        "Run": f"{info['run_id']}, begun {info.get('created', '')}",
-    }
-    return [Fact(name, str(value)) for name, value in known.items() if value not in (None, "")]
-
-
-def measuring(info: dict[str, Any]) -> str:
-    """The wall time and the share of it that was spent measuring."""
-    wall_s = float(info.get("wall_s") or 0)
-    if not wall_s:
-        return "unknown"
-    return f"{wall_s:,.0f} s, {100 * float(info.get('measuring_s') or 0) / wall_s:.0f} % of it measuring"
-
-
-def packages(run: Run) -> list[tuple[str, str, str]]:
-    """Title, homepage and main packages with versions of every system in the run."""
-    measured = set(run.summary["system"])
-    found = []
-    for name, about in sorted(run.info.get("systems", {}).items()):
-        if name in measured:
-            pins = ", ".join(
-                f"{package} {version}" for package, version in sorted(about.get("packages", {}).items())
-            )
-            found.append((str(about.get("title", name)), str(about.get("homepage", "")), pins))
-    return found
-
-
-def _cores(machine: dict[str, Any]) -> str:
-    return f"{machine['cores']} cores" if machine.get("cores") else ""
-
-
-def _of(part: object, whole: object) -> str:
-    return f"{part} of {whole}" if part is not None and whole is not None else ""
 
 
 def _inline(chart: Chart) -> Markup:

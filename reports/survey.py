@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.store import Run
-from reports import published
+from reports import calibration, published
 from reports.lines import Line, Section, condition
 from reports.measured import Measured, Params, Subject, measured, subjects
 from reports.published import Figure, Verdict, Word
-from reports.ranking import Cost, ranked
+from reports.ranking import Calibrated, Cost, ranked
 from reports.texts import TITLES
 
 
@@ -73,7 +73,10 @@ MEMORY_TABLE: Final = "S2 idle memory"
 def sections(run: Run) -> list[Section]:
     """The five tables of the survey, in its order."""
     rows, about, figures = measured(run), subjects(run), published.load()
-    asked = {question.key: _section(question, rows, about, figures) for question in QUESTIONS}
+    asked = {
+        question.key: _section(question, rows, about, figures, calibration.floors(run, question.metric))
+        for question in QUESTIONS
+    }
     memory = _memory(rows, about, figures)
     return [asked["throughput"], memory, asked["latency"], asked["cpu"], asked["components"]]
 
@@ -99,13 +102,14 @@ def _section(
     rows: Sequence[Measured],
     about: Mapping[tuple[str, str], Subject],
     figures: Sequence[Figure],
+    calibrated: Calibrated,
 ) -> Section:
     own = [row for row in rows if row.scenario == question.scenario and row.metric in (question.metric, "")]
     text = choose(own, question.scenario, question.wanted)
     shown = [row for row in own if row.params_text == text]
     params = shown[0].params if shown else {}
     same = (row for row in rows if row.scenario == question.scenario and row.params_text == text)
-    processes = {row.subject.key: row.interval for row in same if row.metric == "processes.total"}
+    processes = {row.subject.key: row for row in same if row.metric == "processes.total"}
     lines = []
     for row in shown:
         figure = published.find(figures, question.table, row.subject, question.metric)
@@ -113,7 +117,8 @@ def _section(
         if figure and question.key == "cpu" and verdict.word is not Word.NOT_COMPARABLE:
             bound = "at most this share, all CPU is a lower bound" if "lower bound" in row.reason else ""
             verdict = Verdict(verdict.word, _join(verdict.why, "the survey gives no task length", bound))
-        beside = {"processes": processes.get(row.subject.key)} if question.key == "components" else {}
+        counted = processes.get(row.subject.key) if question.key == "components" else None
+        beside = {"processes": counted} if counted else {}
         lines.append(dataclasses.replace(_line(row, "", figure, verdict), beside=beside))
     lines += _unmeasured(question.table, lines, figures, about)
     unit = next((row.unit for row in shown if row.unit), "")
@@ -125,7 +130,7 @@ def _section(
         question.higher_is_better,
         words,
         text,
-        ranked(lines, question.higher_is_better, question.cost),
+        ranked(lines, question.higher_is_better, question.cost, calibrated),
     )
 
 
@@ -151,8 +156,8 @@ def _memory(
         count = processes.interval.value if processes and processes.interval else 1
         if figure and count > 1:
             verdict = Verdict(verdict.word, _join(verdict.why, f"RSS summed over {count:.0f} processes"))
-        main = pss or dataclasses.replace(row, interval=None, reason=_join("no PSS here", row.reason))
-        beside = {"rss": row.interval, "processes": processes.interval if processes else None}
+        main = pss or dataclasses.replace(row, interval=None, reason="no PSS here")
+        beside = {"rss": row} | ({"processes": processes} if processes else {})
         lines.append(
             dataclasses.replace(
                 _line(main, role, figure, verdict), whole=alone or role == "total", beside=beside

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bench.stats import Interval
-from reports.lines import Line, Section
-from reports.measured import Subject
-from reports.published import Word
-from reports.texts import GROUP_TITLES, LEADS
+from reports import marks
+from reports.marks import Mark
+from reports.measured import Measured
 
 DASH: Final = "\N{EN DASH}"
 TIMES: Final = "\N{MULTIPLICATION SIGN}"
@@ -23,12 +22,23 @@ NONE: Final = "\N{EM DASH}"
 
 @dataclass(frozen=True)
 class Entry:
-    """One field of a table: its text, a smaller remark under it, and the numbers of its footnotes."""
+    """One field of a table: its text, a smaller remark under it, its marks, the numbers of its footnotes."""
 
     text: str
     sub: str = ""
     notes: tuple[int, ...] = ()
     tone: str = ""
+    marks: tuple[Mark, ...] = ()
+
+    @property
+    def about(self) -> bool:
+        """Whether the sign of a first look stands before the text."""
+        return marks.about(self.marks)
+
+    @property
+    def dagger(self) -> bool:
+        """Whether the sign of a doubt stands behind the text."""
+        return marks.dagger(self.marks)
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Table:
-    """A table in every format. `records` are its rows with raw numbers, `notes` its footnotes from 1."""
+    """A table in every format.
+
+    `records` are its rows with raw numbers, `notes` its footnotes from 1, `legend` says what the signs in it
+    mean. A table that is `stated` is shown even without a row: its lead then says what is missing.
+    """
 
     key: str
     title: str
@@ -58,6 +72,8 @@ class Table:
     groups: tuple[Group, ...]
     notes: tuple[str, ...] = ()
     records: tuple[Mapping[str, Any], ...] = ()
+    legend: tuple[str, ...] = ()
+    stated: bool = False
 
     @property
     def empty(self) -> bool:
@@ -67,18 +83,46 @@ class Table:
 
 @dataclass
 class Footnotes:
-    """Remarks, numbered in the order in which they first occur."""
+    """The remarks on the figures of a table, numbered in the order in which they first occur.
+
+    Remarks on few trials get no number, because in a small run every figure has one: the legend quotes them.
+    """
 
     texts: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
 
     def of(self, reason: str) -> tuple[int, ...]:
         """The numbers of the remarks in `reason`, which are parted by `; `."""
         numbers = []
-        for text in filter(None, reason.split("; ")):
+        for text in marks.remarks(reason):
+            if marks.mark_of(text) in marks.FIRST_LOOK:
+                continue
             if text not in self.texts:
                 self.texts.append(text)
             numbers.append(self.texts.index(text) + 1)
         return tuple(numbers)
+
+    def figure(self, interval: Interval | None, reason: str, unit: str = "", sub: str = "") -> Entry:
+        """A figure with its marks and the numbers of its remarks; of a missing one, only the numbers.
+
+        A count that was the same in several trials is no first look.
+        """
+        if interval is None:
+            return Entry(NONE, notes=self.of(reason))
+        found = marks.marks(reason)
+        if unit == "count" and interval.low is not None and interval.low == interval.high:
+            found = tuple(mark for mark in found if mark not in marks.FIRST_LOOK)
+        self.reasons.append("; ".join(text for text in marks.remarks(reason) if marks.mark_of(text) in found))
+        return Entry(value_text(interval, unit), sub, self.of(reason), marks=found)
+
+    def beside(self, row: Measured | None, unit: str = "", sub: str = "") -> Entry:
+        """The same of a figure that may not be there at all."""
+        return Entry(NONE) if row is None else self.figure(row.interval, row.reason, unit, sub)
+
+    @property
+    def legend(self) -> tuple[str, ...]:
+        """What the signs at the figures mean."""
+        return marks.legend(self.reasons)
 
 
 def number(value: float) -> str:
@@ -118,95 +162,6 @@ def counts_text(trials: int, tasks: str) -> str:
     if not trials:
         return NONE
     return f"{trials} {TIMES} {tasks}" if tasks else f"{trials}"
-
-
-def _verdict_entry(line: Line) -> Entry:
-    """The verdict, with the reason under it."""
-    word = line.verdict.word
-    tone = {Word.NOT_COMPARABLE: "unclear", Word.NOT_MEASURED: "absent", Word.NOTHING: "absent"}
-    return Entry(str(word) or NONE, line.verdict.why, tone=tone.get(word, str(word)))
-
-
-def survey_table(section: Section) -> Table:
-    """A table of the survey, with what was measured here beside it."""
-    memory, ranks = section.key == "memory", section.higher_is_better is not None
-    counted = memory or section.key == "components"
-    unit = f", {section.unit}" if section.unit else ""
-    optional = [
-        (ranks, Column("Rank")),
-        (True, Column("System")),
-        (True, Column("Variant")),
-        (memory, Column("Role")),
-        (True, Column(("PSS" if memory else "Measured") + unit, True)),
-        (True, Column("Interval", True)),
-        (memory, Column("RSS, MB", True)),
-        (counted, Column("Processes", True)),
-        (True, Column("n", True)),
-        (True, Column("Published RSS" if memory else "Published", True)),
-        (True, Column("Verdict")),
-    ]
-    shown = [wanted for wanted, _ in optional]
-    notes = Footnotes()
-    groups = []
-    for name in dict.fromkeys(line.group for line in section.lines):
-        rows = []
-        before: Subject | None = None
-        for line in (line for line in section.lines if line.group == name):
-            entries = _entries(line, notes, repeated=line.subject == before)
-            rows.append(tuple(entry for entry, wanted in zip(entries, shown, strict=True) if wanted))
-            before = line.subject
-        groups.append(Group(GROUP_TITLES.get(name, name), tuple(rows)))
-    better = {True: " Higher is better.", False: " Lower is better.", None: ""}[section.higher_is_better]
-    lead = f"{LEADS[section.key]}{better} Condition: {section.condition}."
-    columns = tuple(column for wanted, column in optional if wanted)
-    records = tuple(_record(section, line) for line in section.lines)
-    return Table(section.key, section.title, lead, columns, tuple(groups), tuple(notes.texts), records)
-
-
-def _entries(line: Line, notes: Footnotes, repeated: bool) -> list[Entry]:
-    """Every possible entry of a line, in the order of the columns of `survey_table`."""
-    subject = line.subject
-    return [
-        Entry(line.rank),
-        Entry("" if repeated else subject.title),
-        Entry("" if repeated else subject.variant or NONE),
-        Entry(line.part or NONE),
-        Entry(value_text(line.interval, line.unit), notes=notes.of(line.reason)),
-        Entry(interval_text(line.interval, line.unit)),
-        Entry(value_text(line.beside.get("rss"))),
-        Entry(value_text(line.beside.get("processes"), "count")),
-        Entry(counts_text(line.trials, line.tasks)),
-        Entry(line.published.text if line.published else NONE),
-        _verdict_entry(line),
-    ]
-
-
-def _record(section: Section, line: Line) -> dict[str, Any]:
-    interval, figure, rss = line.interval, line.published, line.beside.get("rss")
-    processes = line.beside.get("processes")
-    return {
-        "system": line.subject.system,
-        "variant": line.subject.variant,
-        "guarantee": line.subject.guarantee if line.group != "not measured" else "",
-        "condition": section.condition,
-        "role": line.part,
-        "rank": line.rank,
-        "value": interval.value if interval else None,
-        "unit": line.unit,
-        "low": interval.low if interval else None,
-        "high": interval.high if interval else None,
-        "rss": rss.value if rss else None,
-        "processes": processes.value if processes else None,
-        "trials": line.trials,
-        "tasks": line.tasks,
-        "published": figure.id if figure else "",
-        "published_low": figure.low if figure else None,
-        "published_high": figure.high if figure else None,
-        "verdict": str(line.verdict.word),
-        "why": line.verdict.why,
-        "status": line.status,
-        "reason": line.reason,
-    }
 
 
 def plain(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from reports.marks import ABOUT, DAGGER
 from reports.published import TOLERANCE
 
 GROUP_TITLES: Final = {
@@ -17,6 +18,9 @@ GROUP_TITLES: Final = {
 """Headings by what a vendor promises; only systems that promise the same are ranked together."""
 
 TITLES: Final = {
+    "reference": "Reference queue",
+    "floor_pipe": "Bare pipe",
+    "floor_redis": "Raw Redis list",
     "airflow": "Airflow",
     "apscheduler": "APScheduler",
     "celery": "Celery",
@@ -24,7 +28,7 @@ TITLES: Final = {
     "prefect": "Prefect",
     "temporal": "Temporal",
 }
-"""Names of the survey's systems, for those that a run does not name."""
+"""Names of the floors and of the survey's systems, for those that a run does not name."""
 
 GROUP_NAMES: Final = {
     "exactly-once": "exactly once",
@@ -51,12 +55,17 @@ LEADS: Final = {
 
 HOW_TO_READ: Final = (
     "A figure is the median over trials; every trial had fresh services, databases and processes. The "
-    "interval holds the median with 95 % probability; where it covers less, or rests on a single trial, a "
-    "footnote says so.",
+    "interval holds the median with 95 % probability.",
+    f"{DAGGER} behind a figure is a doubt about it: read the remark whose number stands beside it. Charts "
+    "draw such a figure hollow or hatched. In the CSV files the column marks says which doubt.",
+    f"{ABOUT} before a figure: it is from fewer than six trials, so its interval covers less than 95 %, or "
+    "lies within a single trial. In a quick run that is every figure; it is a first look.",
     "n is the number of trials, times the tasks or samples in each.",
-    "Systems are ranked only among those that promise the same. They share a rank when their intervals "
-    "overlap, or when they differ by less than the floor's interval. A single trial gives no rank.",
-    "Floors are no schedulers: they show what the harness itself, a pipe or a bare broker can do.",
+    "Systems are ranked only among those that promise the same. A rank is the range of places that the "
+    "intervals leave open: 1\N{EN DASH}2 is first or second. Two are told apart when their intervals do not "
+    "overlap and they differ by at least the floor's interval. A single trial gives no rank.",
+    "Floors are no schedulers: they show what the harness itself, a pipe or a bare broker can do. A figure "
+    "that is no further from a floor than that floor's interval is not ranked: it is at the floor.",
     "The verdict holds the measured figure against the published range: below, within, above, or not "
     f"comparable and why. A single published number stands for itself \N{PLUS-MINUS SIGN}"
     f"{100 * TOLERANCE:.0f} %. Below and above are said only where the whole interval lies outside.",

@@ -1,15 +1,40 @@
-"""Memory: the whole stack by role, idle and under load, and how many processes it takes."""
+"""Memory: the whole stack by role, idle and under load, what it grows by, and how many processes it takes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from bench.scenario import Arrival, Grid, History, Load, Metric, Parameter, Phase, Phases, Scenario, Variant
+from bench.scenario import (
+    Arrival,
+    Grid,
+    History,
+    Load,
+    Metric,
+    Parameter,
+    Phase,
+    Phases,
+    Scenario,
+    Variant,
+    stats,
+)
 
 KINDS = ("pss", "uss", "rss")
+
+SHARED_SHARE, SHARED_MB = 0.10, 5.0
+"""RSS of several processes is flagged when it exceeds their PSS by this share of PSS and by this many MB."""
+
+SETTLING_SHARE = 0.10
+"""Growth counts from the moment this share of the tasks has ended: the first ones fill caches and pools."""
+
+LEAST_SAMPLES = 8
+HOURLY_S = 60.0
+"""Growth per hour is shown when at least so much time was sampled: less would be blown up too far."""
+
+SEED = 1
 
 
 class Memory(Scenario):
@@ -37,7 +62,7 @@ class Memory(Scenario):
         yield Phase("loaded", load, memory=True, limit_s=120 + load.n / load.rate_hz)
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
-        idle, loaded = _by_role(history.samples("idle")), _by_role(history.samples("loaded"))
+        idle, loaded = by_role(history.samples("idle")), by_role(history.samples("loaded"))
         for name, samples, pick in (
             ("idle", idle, "median"),
             ("loaded", loaded, "median"),
@@ -48,16 +73,57 @@ class Memory(Scenario):
                     column = rows[f"{kind}_bytes"].dropna()
                     if len(column):
                         value = float(column.agg(pick)) / 1e6
-                        yield Metric(f"{name}_{kind}.{role}", "MB", value, len(column))
+                        note = rss_remark(rows) if kind == "rss" else ""
+                        yield Metric(f"{name}_{kind}.{role}", "MB", value, len(column), note=note)
         for role, rows in idle.groupby("role"):
             yield Metric(f"processes.{role}", "count", float(rows["processes"].median()), len(rows))
         roles = set(idle["role"]) - {"total"}
         yield Metric("components", "count", float(len(roles)), len(roles))
+        yield from growth(loaded[loaded["role"] == "total"], history.of("loaded"))
 
 
-def _by_role(samples: pd.DataFrame) -> pd.DataFrame:
+def by_role(samples: pd.DataFrame) -> pd.DataFrame:
     """The samples with rows of the role `total` added: the sum over all roles at the same moment."""
     columns = ["processes", *(f"{kind}_bytes" for kind in KINDS)]
     kept = samples[samples["rss_bytes"].notna()]
     total = kept.groupby("t_ns", as_index=False)[columns].sum(min_count=1).assign(role="total")
     return pd.concat([kept, total], ignore_index=True)
+
+
+def rss_remark(rows: pd.DataFrame) -> str:
+    """Whether RSS says too much in these samples: it counts a page once in each process that shares it."""
+    processes = float(rows["processes"].median())
+    if processes < 2:
+        return ""
+    pss_mb, rss_mb = (rows[f"{kind}_bytes"] / 1e6 for kind in ("pss", "rss"))
+    shared_mb = float((rss_mb - pss_mb).median())
+    if np.isnan(shared_mb):
+        return "RSS is an upper bound: this machine does not tell which pages are shared"
+    if shared_mb <= max(SHARED_MB, SHARED_SHARE * float(pss_mb.median())):
+        return ""
+    return "RSS is an upper bound: it counts a page once in each of the processes that share it"
+
+
+def growth(total: pd.DataFrame, tasks: pd.DataFrame) -> Iterator[Metric]:
+    """What the whole stack's PSS grows by, per 1000 tasks and per hour, while the load runs.
+
+    `total` holds the samples of the role `total`, `tasks` the tasks of the load. Fewer than 3 samples in
+    that time, or none with PSS, give no figure.
+    """
+    ended_ns = np.sort(tasks["end_ns"].dropna().to_numpy(np.int64))
+    if not len(ended_ns):
+        return
+    settled_ns = ended_ns[int(SETTLING_SHARE * len(ended_ns))]
+    rows = total[total["t_ns"].between(settled_ns, ended_ns[-1])].dropna(subset=["pss_bytes"])
+    rows = rows.sort_values("t_ns")
+    t_ns, pss_mb = rows["t_ns"].to_numpy(np.int64), rows["pss_bytes"].to_numpy(np.float64) / 1e6
+    thousands = np.searchsorted(ended_ns, t_ns, side="right") / 1000
+    if len(np.unique(thousands)) < 3:
+        return
+    few = f"n < {LEAST_SAMPLES}" if len(rows) < LEAST_SAMPLES else ""
+    found = stats.slope_interval(thousands, pss_mb, SEED)
+    yield Metric("growth_pss_per_1000", "MB", found.value, found.n, found.low, found.high, few)
+    hours = (t_ns - t_ns[0]) / 3.6e12
+    if hours[-1] * 3600 >= HOURLY_S:
+        found = stats.slope_interval(hours, pss_mb, SEED)
+        yield Metric("growth_pss_per_hour", "MB", found.value, found.n, found.low, found.high, few)

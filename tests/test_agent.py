@@ -6,11 +6,13 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from hypothesis import strategies as st
 
 from bench import ledger
 from bench.agent import client, contract, pacer, probe, work
-from bench.model import Arrival, Fate, Kind, Load, Task
+from bench.model import SCHEDULE, Arrival, Fate, Kind, Load, Task
 from bench.tail import Tail
 
 ROOT = Path(__file__).parents[1]
@@ -251,6 +253,80 @@ def test_a_submit_that_raises_is_stamped_and_the_load_goes_on(folder: Path) -> N
     assert (refused, str(error)) == (2, "no 1")
     fates = ledger.fates(ledger.per_task(ledger.read(folder).records), 1.0)
     assert fates.tolist() == ["lost", "refused", "lost", "refused", "lost"]
+
+
+@settings(deadline=None)
+@given(LOADS, st.integers(0, 200))
+def test_a_shorter_load_is_the_beginning_of_a_longer_one(load: Load, n: int) -> None:
+    assert pacer.offsets_ns(replace(load, n=n)) == pacer.offsets_ns(replace(load, n=n + load.n))[:n]
+
+
+@settings(deadline=None)
+@given(st.sampled_from([Arrival.CONSTANT, Arrival.POISSON]), st.floats(0.1, 1e5), st.integers(0, 9))
+def test_half_the_rate_is_the_same_arrivals_in_twice_the_time(
+    arrival: Arrival, rate_hz: float, seed: int
+) -> None:
+    fast, slow = (pacer.offsets_ns(Load(50, arrival, hz, seed=seed)) for hz in (rate_hz, rate_hz / 2))
+    assert all(
+        abs(late - 2 * soon) <= 2 for soon, late in zip(fast, slow, strict=True)
+    )  # each rounded to 1 ns
+
+
+@settings(deadline=None)
+@given(LOADS, st.integers(0, 2**31 - 1), st.booleans())
+def test_the_phase_and_the_index_of_a_task_stand_in_its_id(load: Load, phase: int, ahead: bool) -> None:
+    planned = [task.id for _, _, task in pacer.tasks(load, phase, ahead)]
+    assert [divmod(task, 2**32) for task in planned] == [(phase, index) for index in range(load.n)]
+    assert all(task < SCHEDULE for task in planned)
+
+
+@pytest.mark.parametrize(
+    "phase",
+    [
+        -1,
+        pytest.param(2**31, marks=pytest.mark.xfail(strict=True, reason="its ids are those of schedules")),
+        2**32,
+    ],
+)
+def test_an_id_that_does_not_fit_is_refused_and_not_wrapped(folder: Path, phase: int) -> None:
+    sent: list[Task] = []
+    with pytest.raises((ValueError, struct.error)):
+        pacer.pace(pacer.tasks(Load(1), phase, ahead=False), time.monotonic_ns(), sent.append)
+    assert sent == []
+    assert len(ledger.read(folder).records) == 0
+
+
+def test_a_due_time_that_does_not_fit_is_refused_and_not_wrapped(folder: Path) -> None:
+    sent: list[Task] = []
+    with pytest.raises(struct.error):
+        pacer.pace([(0, 2**63, Task(1))], 0, sent.append)
+    pacer.pace([(0, 2**63 - 1, Task(2))], 0, sent.append)
+    assert [task.id for task in sent] == [2]
+    assert ledger.per_task(ledger.read(folder).records)["due_ns"].to_dict() == {2: 2**63 - 1}
+
+
+def test_events_are_stamped_in_the_order_they_happen(folder: Path) -> None:
+    """The due time stands in the SUBMIT; the submit call lies between it and the next event."""
+    called_ns: list[int] = []
+
+    def submit(task: Task) -> None:
+        called_ns.append(time.monotonic_ns())
+        if task.id == 2:
+            raise TimeoutError
+
+    base_ns = time.monotonic_ns()
+    plan = [(0, 7, Task(1)), (1, 8, Task(2)), (2, 9, Task(3))]
+    refused, error = pacer.pace(plan, base_ns, submit)
+    assert (refused, type(error)) == (1, TimeoutError)
+    records = ledger.read(folder).records
+    assert records["kind"].tolist() == [
+        Kind.SUBMIT, Kind.ACCEPTED, Kind.SUBMIT, Kind.REFUSED, Kind.SUBMIT, Kind.ACCEPTED,
+    ]  # fmt: skip
+    assert records["task"].tolist() == [1, 1, 2, 2, 3, 3]
+    assert records["aux"].tolist() == [base_ns + 7, 0, base_ns + 8, 0, base_ns + 9, 0]
+    before, after = records["t_ns"][::2].tolist(), records["t_ns"][1::2].tolist()
+    for sent_ns, call_ns, answered_ns in zip(before, called_ns, after, strict=True):
+        assert sent_ns <= call_ns <= answered_ns
 
 
 # --- the work ---------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ RULES = [
     Rule("bench/errors.py", (), ()),
     Rule("bench/agent/", ("bench.model", "bench.agent"), ()),
     Rule("adapters/", ("bench.agent",), None),
-    Rule("scenarios/", ("bench.model", "bench.scenario"), ("numpy", "pandas")),
+    Rule("scenarios/", ("bench.model", "bench.openloop", "bench.scenario"), ("numpy", "pandas")),
     Rule(
         "reports/",
         ("bench.model", "bench.errors", "bench.store", "bench.stats", "bench.summary", "reports"),

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import ledger
-from bench.model import RECORD, Fate, Kind
+from bench.model import RECORD, SCHEDULE, Fate, Kind
 from bench.tail import SLOW_LANE_POLLS, Tail
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -58,6 +58,14 @@ def table(records: list[bytes]) -> ledger.Records:
 def frame_of(name: str, folder: Path) -> pd.DataFrame:
     write(folder, golden(name))
     return ledger.per_task(ledger.read(folder).records)
+
+
+def rows(frame: pd.DataFrame) -> list[dict[str, object]]:
+    """The rows in order; None where a figure is missing."""
+    return [
+        {name: None if pd.isna(value) else value for name, value in row.items()}
+        for row in frame.to_dict("records")
+    ]
 
 
 def fates_by_index(frame: pd.DataFrame) -> list[str]:
@@ -444,3 +452,305 @@ def test_what_was_written_is_read(
     assert events.torn_bytes == torn
     tail = Tail(folder)
     assert sorted(record.tobytes() for record in tail.poll()) == sorted(records)
+
+
+# --- damage and interleaving ------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(HISTORIES, st.integers(0, 200)), max_size=4))
+def test_a_cut_costs_only_the_records_it_cut(
+    tmp_path_factory: pytest.TempPathFactory, files: list[tuple[list[bytes], int]]
+) -> None:
+    """Any number of bytes lost from the end of any file."""
+    folder = tmp_path_factory.mktemp("cut")
+    kept, torn = [], 0
+    for number, (records, cut) in enumerate(files):
+        left = b"".join(records)[: max(0, len(records) * RECORD.size - cut)]
+        (folder / f"{number}-0.events").write_bytes(left)
+        kept += records[: len(left) // RECORD.size]
+        torn += len(left) % RECORD.size
+    events = ledger.read(folder)
+    assert (events.torn_bytes, events.files, events.unknown, events.unreadable) == (torn, len(files), 0, 0)
+    pd.testing.assert_frame_equal(ledger.per_task(events.records), ledger.per_task(table(kept)))
+
+
+@settings(deadline=None)
+@given(st.data(), st.lists(HISTORIES, min_size=1, max_size=4))
+def test_writers_may_interleave_in_any_way(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, files: list[list[bytes]]
+) -> None:
+    """However the bytes of several processes alternate, and whenever one looks, the history is the same."""
+    folder = tmp_path_factory.mktemp("interleaved")
+    tail = Tail(folder)
+    left = {folder / f"{os.getpid()}-{number}.events": b"".join(one) for number, one in enumerate(files)}
+    seen = []
+    while left:
+        path = data.draw(st.sampled_from(sorted(left)))
+        upto = data.draw(st.integers(1, 300))
+        with path.open("ab") as file:
+            file.write(left[path][:upto])
+        left[path] = left[path][upto:]
+        if not left[path]:
+            del left[path]
+        if data.draw(st.booleans()):
+            seen.append(tail.poll())
+    seen.append(tail.poll())
+    whole = ledger.per_task(table([record for one in files for record in one]))
+    pd.testing.assert_frame_equal(ledger.per_task(ledger.joined(seen)), whole)
+    pd.testing.assert_frame_equal(ledger.per_task(ledger.read(folder).records), whole)
+
+
+def test_faults_add_up_over_files(tmp_path: Path) -> None:
+    strange = RECORD.pack(1, 1, 0, 1, 0, 9, 0)
+    for number, count in enumerate((2, 3)):
+        (tmp_path / f"{number}-0.events").write_bytes(strange * count + strange[:number])
+        (tmp_path / f"9{number}-0.events").mkdir()
+    events = ledger.read(tmp_path)
+    assert (events.unknown, events.unreadable, events.torn_bytes, events.files) == (5, 2, 1, 4)
+
+
+# --- the ends of 64 bits ----------------------------------------------------------------------------
+
+LAST_NS = 2**63 - 1
+AT_THE_ENDS = st.lists(
+    st.builds(
+        event,
+        task=st.sampled_from([0, 2**31 << 32, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 2, 2**64 - 1]),
+        kind=st.sampled_from(Kind),
+        t_ns=st.sampled_from([0, 1, 2**31, 2**53 + 1, LAST_NS - 1, LAST_NS]),
+        aux=st.sampled_from([0, 2**31, 2**53 + 1, LAST_NS - 1, LAST_NS]),
+        pid=st.sampled_from([0, 2**31, 2**32 - 1]),
+        run=st.sampled_from([0, 2**16 - 1]),
+        domain=st.sampled_from([0, 127, 255]),
+    ),
+    max_size=30,
+)
+
+
+@settings(deadline=None)
+@given(AT_THE_ENDS)
+def test_nothing_wraps_or_is_rounded_at_the_ends_of_64_bits(records: list[bytes]) -> None:
+    """The frame beside the same counting done with Python's integers, which have no end."""
+    frame = ledger.per_task(table(records))
+    events = [RECORD.unpack(record) for record in records]
+    assert frame.index.tolist() == sorted({task for task, *_ in events})
+    for task, row in zip(frame.index.tolist(), rows(frame), strict=True):
+        own = [rest for of, *rest in events if of == task]
+        assert (row["phase"], row["index"]) == divmod(task, 2**32)
+        assert row["mixed_domains"] == (len({domain for *_, domain in own}) > 1)
+        for kind, at, count, more in (
+            (Kind.SUBMIT, "submit_ns", "submits", {"due_ns": 1}),
+            (Kind.ACCEPTED, "accepted_ns", "accepted", {}),
+            (Kind.START, "start_ns", "starts", {"pid": 2, "payload_bytes": 1}),
+            (Kind.END, "end_ns", "ends", {"burned_ns": 1}),
+            (Kind.FAIL, "fail_ns", "fails", {}),
+        ):
+            found = [one for one in own if one[4] == kind]
+            assert row[count] == len(found)
+            first_ns = min((one[0] for one in found), default=None)
+            assert row[at] == first_ns
+            for name, place in more.items():
+                assert row[name] == min((one[place] for one in found if one[0] == first_ns), default=None)
+    waited = frame.assign(ns=ledger.between_ns(frame, "due_ns", "start_ns"))
+    for row in rows(waited):
+        due_ns, start_ns = row["due_ns"], row["start_ns"]
+        told = due_ns is not None and start_ns is not None and not row["mixed_domains"]
+        assert row["ns"] == (start_ns - due_ns if told else None)
+
+
+def test_a_time_before_zero_is_damage_and_no_time(tmp_path: Path) -> None:
+    """CLOCK_MONOTONIC is never negative: such a record was wrapped or damaged, and is in no figure."""
+    good = event(1, Kind.SUBMIT, 5, aux=LAST_NS)
+    (tmp_path / "1-0.events").write_bytes(
+        event(1, Kind.START, -1) + good + event(1, Kind.SUBMIT, 0, aux=-(2**63))
+    )
+    events = ledger.read(tmp_path)
+    assert (events.records.tobytes(), events.unknown) == (good, 2)
+
+
+def test_frames_have_the_types_they_are_documented_with() -> None:
+    frame = ledger.per_task(table([event(2**64 - 1, Kind.START, 5)]))
+    assert frame.index.dtype == np.uint64
+    nullable = {"due_ns", "submit_ns", "accepted_ns", "start_ns", "end_ns", "fail_ns", "pid", "payload_bytes",
+                "burned_ns"}  # fmt: skip
+    truths = {"mixed_domains", "repeated"}
+    for name, dtype in frame.dtypes.items():
+        assert str(dtype) == ("Int64" if name in nullable else "bool" if name in truths else "int64"), name
+    fates = ledger.fates(frame, 1.0)
+    assert fates.name == "fate"
+    assert fates.cat.categories.tolist() == [fate.value for fate in Fate]
+
+
+def test_ticks_are_told_to_the_nanosecond_after_any_uptime() -> None:
+    first_due_ns, started_ns = 2**62 + 1, 2**62 + 4
+    records = [event(1, Kind.SUBMIT, 0, first_due_ns), event(1, Kind.START, started_ns)]
+    found = ledger.ticks(table(records), EVERY, first_due_ns + 2 * EVERY)
+    assert [row["start_ns"] for row in rows(found)] == [started_ns, None]
+    assert found["due_ns"].tolist() == [first_due_ns, first_due_ns + EVERY]
+
+
+def test_a_run_by_a_clock_that_is_far_behind_is_one_row_and_not_a_row_for_every_turn_between() -> None:
+    records = [event(1, Kind.SUBMIT, 0, 2**62), event(1, Kind.START, 0), event(1, Kind.END, 1)]
+    found = ledger.ticks(table(records), 1, 2**62 + 2)
+    assert found["planned"].tolist() == [False, True, True]
+    assert found["starts"].tolist() == [1, 0, 0]
+
+
+def test_a_phase_has_its_own_tasks_and_not_its_schedule() -> None:
+    ids = [1 << 32, (1 << 32) + 5, 2 << 32, SCHEDULE | 1 << 32]
+    records = table([event(task, Kind.START, 1) for task in ids])
+    assert ledger.of_phase(records, 1)["task"].tolist() == ids[:2]
+    assert ledger.of_phase(records, 3)["task"].tolist() == []
+
+
+# --- to the nanosecond ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("deadline_s", "waited_ns", "fate"),
+    [(1.0, 10**9, "ok"), (1.0, 10**9 + 1, "late"), (0.0, 0, "ok"), (0.0, 1, "late"), (np.inf, LAST_NS, "ok")],
+)
+def test_late_is_later_than_the_deadline(deadline_s: float, waited_ns: int, fate: str) -> None:
+    records = [event(1, Kind.SUBMIT, 0), event(1, Kind.START, waited_ns), event(1, Kind.END, waited_ns)]
+    assert ledger.fates(ledger.per_task(table(records)), deadline_s).tolist() == [fate]
+
+
+def test_what_fails_in_the_moment_the_next_attempt_starts_has_failed_by_then() -> None:
+    for failed_ns, repeated in ((4, False), (5, False), (6, True)):
+        records = [event(1, Kind.START, 0, run=1), event(1, Kind.FAIL, failed_ns, run=1)]
+        records += [event(1, Kind.START, 5, run=2), event(1, Kind.END, 9, run=2)]
+        assert ledger.per_task(table(records))["repeated"].tolist() == [repeated]
+
+
+def test_bodies_that_only_touch_ran_one_at_a_time() -> None:
+    records = [event(i, Kind.START, 10 * i) for i in range(4)]
+    records += [event(i, kind, 10 * i + 10) for i, kind in enumerate([Kind.END, Kind.FAIL] * 2)]
+    assert ledger.at_once(table(records)) == 1
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 9)), max_size=12))
+def test_the_most_at_once_is_reached_in_the_moment_one_of_them_starts(spans: list[tuple[int, int]]) -> None:
+    records = [event(i, Kind.START, start) for i, (start, _) in enumerate(spans)]
+    records += [event(i, Kind.END, start + lasted) for i, (start, lasted) in enumerate(spans)]
+    running = [sum(at <= start < at + lasted for at, lasted in spans) for start, _ in spans]
+    assert ledger.at_once(table(records)) == max(running, default=0)
+
+
+# --- attempts ---------------------------------------------------------------------------------------
+
+Execution = tuple[int, int, int, int, int | None, Kind | None, int]
+"""Task, clock domain, pid, run, start, how it came out, and when."""
+
+
+@st.composite
+def executions(draw: st.DrawFn) -> list[Execution]:
+    """Executions of two tasks in two clock domains; some lost their START, some came to no end."""
+    n = draw(st.integers(0, 7))
+    times = iter(draw(st.permutations(range(2 * n))))
+    found: list[Execution] = []
+    for _ in range(n):
+        start, done = sorted((next(times), next(times)))
+        domain, pid = draw(st.integers(0, 1)), draw(st.integers(1, 2))
+        run = sum(one[1:3] == (domain, pid) for one in found)
+        has_start = draw(st.integers(0, 4)) > 0
+        outcome = draw(st.sampled_from([Kind.END, Kind.FAIL, None]))
+        found.append((draw(st.integers(1, 2)), domain, pid, run, start if has_start else None, outcome, done))
+    return found
+
+
+@settings(deadline=None, max_examples=300)
+@given(executions())
+def test_a_repeat_is_told_within_one_clock_or_by_two_good_ends(found: list[Execution]) -> None:
+    records = []
+    for task, domain, pid, run, start, outcome, done in found:
+        if start is not None:
+            records.append(event(task, Kind.START, start, pid=pid, run=run, domain=domain))
+        if outcome is not None:
+            records.append(event(task, outcome, done, pid=pid, run=run, domain=domain))
+    frame = ledger.per_task(table(records))
+    for task in frame.index.tolist():
+        own = [one for one in found if one[0] == task]
+        begun = sorted((one for one in own if one[4] is not None), key=lambda one: one[4] or 0)
+        by_definition = sum(one[5] is Kind.END for one in own) > 1 or any(
+            before[1] == after[1]
+            and (before[5] is Kind.END or (before[5] is Kind.FAIL and before[6] > (after[4] or 0)))
+            for before, after in itertools.combinations(begun, 2)
+        )
+        assert frame["repeated"][task] == by_definition
+
+
+def test_run_numbers_may_come_round_again() -> None:
+    """A process numbers its executions modulo 65536: the second of one number is no part of the first."""
+    first = [event(1, Kind.START, 1, run=7), event(1, Kind.FAIL, 2, run=7)]
+    again = [event(1, Kind.START, 3, run=7), event(1, Kind.END, 4, run=7)]
+    assert ledger.per_task(table(again + first))["repeated"].tolist() == [False]
+    vanished = [event(1, Kind.START, 1, run=7)]
+    assert ledger.per_task(table(again + vanished))["repeated"].tolist() == [False]
+    good = [event(1, Kind.START, 1, run=7), event(1, Kind.END, 2, run=7)]
+    assert ledger.per_task(table([again[0], *good]))["repeated"].tolist() == [True]
+
+
+@pytest.mark.parametrize(
+    ("stranger", "retry_pid"),
+    [((1, 1, 2, 0), 1), ((1, 0, 3, 0), 4), ((1, 0, 2, 1), 3), ((2, 0, 2, 0), 1)],
+    ids=["clock", "process", "run", "task"],
+)
+def test_an_execution_vanished_whatever_another_came_to(
+    stranger: tuple[int, int, int, int], retry_pid: int
+) -> None:
+    """A START whose END was lost, and an END whose START was lost, are not one execution."""
+    task, domain, pid, run = stranger
+    records = [
+        event(1, Kind.START, 1, pid=2),
+        event(task, Kind.END, 5, pid=pid, run=run, domain=domain),
+        event(1, Kind.START, 3, pid=retry_pid),
+        event(2, Kind.START, 1, pid=8),
+        event(2, Kind.START, 2, pid=9),
+    ]
+    assert not ledger.per_task(table(records))["repeated"].any()
+
+
+# --- any schedule -----------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(
+    st.integers(0, 40),
+    st.integers(1, 7),
+    st.integers(0, 60),
+    st.lists(
+        st.tuples(st.integers(0, 70), st.integers(0, 9), st.booleans()),
+        max_size=10,
+        unique_by=lambda run: run[0],
+    ),
+)
+def test_every_run_counts_in_the_one_turn_it_began_in(
+    first_due_ms: int, every_ms: int, until_ms: int, runs: list[tuple[int, int, bool]]
+) -> None:
+    """`runs`: when each began in ms, how long it lasted, whether it ended. A tick may come 5 ms early."""
+    records = [event(1, Kind.SUBMIT, 0, first_due_ms * MS)]
+    for run, (start, lasted, ended) in enumerate(runs):
+        records.append(event(1, Kind.START, start * MS, run=run))
+        if ended:
+            records.append(event(1, Kind.END, (start + lasted) * MS, run=run))
+    found = ledger.ticks(table(records), every_ms * MS, until_ms * MS)
+    due_ms = [due // MS for due in found["due_ns"].tolist()]
+    assert due_ms == sorted(set(due_ms))
+    assert due_ms == [due for due in due_ms if (due - first_due_ms) % every_ms == 0]
+    planned = [due for due, is_planned in zip(due_ms, found["planned"], strict=True) if is_planned]
+    assert planned == list(range(first_due_ms, until_ms, every_ms))
+    for due, row in zip(due_ms, rows(found), strict=True):
+        own = [start for start, *_ in runs if due - 5 <= start < due - 5 + every_ms]
+        assert row["starts"] == len(own)
+        assert row["start_ns"] == (min(own) * MS if own else None)
+        assert row["planned"] or own
+        assert row["overlapped"] == any(
+            before < start and (not ended or before + lasted > start)
+            for start in own
+            for before, lasted, ended in runs
+        )
+    # What began after the last turn is no tick of this schedule; everything else is in one.
+    end_ms = max([first_due_ms, *(due + every_ms for due in planned)])
+    assert found["starts"].sum() == sum(start < end_ms - 5 for start, *_ in runs)

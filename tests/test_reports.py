@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import functools
 import io
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,16 +23,19 @@ from bench.errors import StoreError
 from bench.model import Cell, Kind, Metric, Status
 from bench.stats import Interval
 from bench.store import EVENT_COLUMNS, Store, create, read_run
-from reports import published
+from reports import calibration, marks, published
 from reports.further import further_tables
 from reports.latencies import by_variant
 from reports.lines import Line, Section
+from reports.marks import ABOUT, DAGGER, Mark
 from reports.measured import Subject
+from reports.provenance import trust, warnings
 from reports.published import Verdict, Word
-from reports.ranking import ranked
-from reports.render import report
+from reports.ranking import AT_FLOOR, NO_FLOOR, ranked
+from reports.render import excerpt, report
 from reports.survey import sections
-from reports.tables import number
+from reports.surveytables import survey_table
+from reports.tables import Entry, Table, number
 
 
 @dataclass(frozen=True)
@@ -354,8 +359,9 @@ def test_memory_holds_rss_against_rss_and_says_over_how_many_processes(found: di
     memory = found["memory"]
     worker = line(memory, "celery", "redis", "worker")
     assert worker.interval is not None
-    assert worker.beside["rss"] is not None
-    assert worker.beside["rss"].value > worker.interval.value
+    rss = worker.beside["rss"].interval
+    assert rss is not None
+    assert rss.value > worker.interval.value
     assert str(worker.verdict) == "above (RSS summed over 3 processes)"
     assert str(line(memory, "celery", "redis", "broker").verdict) == "below"
     assert str(line(memory, "schedule", "tight", "client").verdict) == "above"
@@ -414,8 +420,8 @@ def test_only_systems_that_promise_the_same_are_ranked_together(found: dict[str,
     }
     assert ranks == {
         ("at-least-once", "dramatiq", "redis"): "",  # some of its trials failed
-        ("at-least-once", "rq", "redis-simple"): "1=",
-        ("at-least-once", "rq", "redis"): "1=",
+        ("at-least-once", "rq", "redis-simple"): "1\N{EN DASH}2",
+        ("at-least-once", "rq", "redis"): "1\N{EN DASH}2",
         ("at-most-once", "celery", "redis"): "1",
         ("none", "schedule", "tight"): "1",
         ("none", "schedule", "poll-1s"): "2",
@@ -426,15 +432,45 @@ def test_only_systems_that_promise_the_same_are_ranked_together(found: dict[str,
     }
 
 
-def test_what_differs_by_less_than_the_floors_interval_is_not_ranked() -> None:
-    def one(name: str, family: str, value: float, half: float) -> Line:
-        subject = Subject(name, "v", name, family, "none", True, True)
-        ends = Interval(value, value - half, value + half, 6, 0.95)
-        return Line(subject, "", "ms", ends, 6, "1000", "", "ok", None, Verdict(Word.NOTHING))
+def one(name: str, value: float, half: float, family: str = "timer", in_process: bool = True) -> Line:
+    subject = Subject(name, "v", name, family, "none", True, in_process)
+    ends = Interval(value, value - half, value + half, 6, 0.95)
+    return Line(subject, "", "ms", ends, 6, "1000", "", "ok", None, Verdict(Word.NOTHING))
 
-    near = [one("a", "timer", 10.0, 0.1), one("b", "timer", 10.5, 0.1)]
-    assert [x.rank for x in ranked(near, False)] == ["1", "2"]
-    assert [x.rank for x in ranked([*near, one("f", "floor", 1.0, 0.4)], False)] == ["1=", "1=", ""]
+
+def ranks(lines: list[Line], **more: Any) -> list[tuple[str, str]]:
+    """Rank and the reason for none, of the systems in order."""
+    return [(x.rank, x.unranked) for x in ranked(lines, False, **more) if not x.subject.floor]
+
+
+def test_what_differs_by_less_than_the_floors_interval_shares_its_places() -> None:
+    near = [one("a", 10.0, 0.1), one("b", 10.5, 0.1)]
+    assert ranks([*near, one("f", 1.0, 0.1, "floor")]) == [("1", ""), ("2", "")]
+    assert ranks([*near, one("f", 1.0, 0.4, "floor")]) == [("1\N{EN DASH}2", "")] * 2
+
+
+def test_to_be_alike_is_not_transitive_and_no_rank_says_so() -> None:
+    chain = [one("a", 10.0, 1.0), one("b", 11.5, 1.0), one("c", 13.0, 1.0), one("f", 1.0, 0.1, "floor")]
+    assert [rank for rank, _ in ranks(chain)] == ["1\N{EN DASH}2", "1\N{EN DASH}3", "2\N{EN DASH}3"]
+
+
+def test_what_is_no_further_from_the_floor_than_its_interval_is_not_ranked() -> None:
+    lines = [one("a", 1.2, 0.01), one("b", 1.5, 0.01), one("f", 1.0, 0.1, "floor")]
+    assert ranks(lines) == [("", AT_FLOOR), ("2", "")]
+    other_kind = [*lines[:2], one("f", 1.0, 0.1, "floor", in_process=False)]
+    assert ranks(other_kind) == [("", NO_FLOOR)] * 2
+
+
+def test_without_floors_of_its_own_a_table_takes_those_of_the_calibration() -> None:
+    lines = [one("a", 1.2, 0.01), one("b", 1.5, 0.01)]
+    calibrated = {True: [Interval(1.0, 0.9, 1.1, 3, 0.75)]}
+    assert ranks(lines) == [("", NO_FLOOR)] * 2
+    assert ranks(lines, calibrated=calibrated) == [("", AT_FLOOR), ("2", "")]
+
+
+def test_a_floor_that_is_invalid_decides_nothing() -> None:
+    broken = dataclasses.replace(one("f", 1.2, 0.4, "floor"), reason="invalid: the wall clock was set")
+    assert ranks([one("a", 1.2, 0.01), broken]) == [("", NO_FLOOR)]
 
 
 def test_a_single_trial_has_no_rank(tmp_path: Path) -> None:
@@ -591,3 +627,411 @@ def test_a_report_that_cannot_be_written_is_one_line_with_advice(made_up: Path, 
 )
 def test_figures_have_three_digits(value: float, text: str) -> None:
     assert number(value) == text
+
+
+# --- marks --------------------------------------------------------------------------------------------
+
+DISTURBED = "machine disturbed: a fixed burn took 1.9x its usual time"
+FELL_BEHIND = "invalid: generator fell behind (P99 lag 4.0 ms)"
+DOUBTS = {
+    ("rq", "redis"): (DISTURBED, Mark.DISTURBED),
+    ("dramatiq", "redis"): (FELL_BEHIND, Mark.INVALID),
+    ("apscheduler", "thread-pool"): ("n < 1000", Mark.FEW),
+    ("schedule", "tight"): ("another schedbench was running", Mark.SHARED),
+}
+"""Systems of the made-up run of doubts with the remark on each of their figures, and its mark."""
+
+CLEAN = ("celery", "redis")
+ONE_TRIAL = ("apscheduler", "process-pool")
+
+
+@pytest.fixture(scope="module")
+def doubtful(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in which four systems have a doubt on every figure, one has one trial, the others are clean."""
+    store = create(tmp_path_factory.mktemp("doubts"), info())
+    for fake in FAKES:
+        key = (fake.system, fake.variant)
+        for trial in range(1, 2 if key == ONE_TRIAL else 7):
+            for cell, metrics, raw in cells(fake, trial):
+                plain = [dataclasses.replace(metric, note="") for metric in metrics]
+                noted = [metric.noted(DOUBTS[key][0] if key in DOUBTS else "") for metric in plain]
+                tasks = None if raw is None else ledger.per_task(raw.astype(ledger.EVENT))
+                store.write_cell(cell, Status.OK, "", noted, {}, raw, tasks)
+    store.write_summary()
+    return store.path
+
+
+@pytest.fixture(scope="module")
+def doubts_written(doubtful: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("doubts-report")
+    with (out / "terminal.txt").open("w", encoding="utf-8") as text:
+        report(doubtful, {"terminal", "markdown", "csv", "html"}, out, Console(file=text, width=400))
+    return out
+
+
+@functools.cache
+def all_tables(path: Path) -> list[Table]:
+    run = read_run(path)
+    return [*(survey_table(section) for section in sections(run)), *further_tables(run)]
+
+
+def rows_of(table: Table, titles: Mapping[str, tuple[str, str]]) -> Iterator[tuple[tuple[str, str], Any]]:
+    """The rows of a table that are about a system, with its key; a line of a role follows its system."""
+    for group in table.groups:
+        key = None
+        for row in group.rows:
+            texts = [entry.text for entry in row]
+            found = [own for own in titles.values() if titles_of(own) <= set(texts)]
+            key = found[0] if found else key if "" in texts[1:3] else None
+            if key:
+                yield key, row
+
+
+def titles_of(key: tuple[str, str]) -> set[str]:
+    [fake] = [fake for fake in FAKES if (fake.system, fake.variant) == key]
+    return {fake.title, fake.variant}
+
+
+FAKE_KEYS = {f"{fake.system} {fake.variant}": (fake.system, fake.variant) for fake in FAKES}
+
+
+def test_every_doubtful_figure_has_its_sign_in_every_table(doubtful: Path) -> None:
+    seen = set()
+    for table in all_tables(doubtful):
+        for key, row in rows_of(table, FAKE_KEYS):
+            figures = [entry for entry in row if entry.marks]
+            if key in DOUBTS and (table.key, DOUBTS[key][1]) != ("fates", Mark.FEW):
+                assert any(entry.dagger and entry.notes for entry in row), (table.key, key)
+                seen.add((table.key, key))
+            elif key == CLEAN:
+                assert not figures, table.key
+    for key in DOUBTS:
+        assert {table for table, own in seen if own == key} >= {
+            "throughput", "memory", "latency", "cpu", "components", "latency-all", "throughput-all",
+            "memory-all", "cpu-all", "startup",
+        }  # fmt: skip
+
+
+def test_every_figure_of_a_system_of_one_trial_is_a_first_look(doubtful: Path) -> None:
+    for table in all_tables(doubtful):
+        if table.key in ("throughput", "latency", "cpu", "memory", "startup"):
+            [row] = [row for key, row in rows_of(table, FAKE_KEYS) if key == ONE_TRIAL][:1]
+            assert any(entry.about for entry in row), table.key
+            assert not any(entry.dagger for entry in row), table.key
+            assert any(ABOUT in sign for sign in table.legend), table.key
+
+
+def signs(tables: list[Table]) -> list[str]:
+    """Every figure with a dagger, as text."""
+    return [
+        entry.text for table in tables for group in table.groups for row in group.rows for entry in row
+        if entry.dagger
+    ]  # fmt: skip
+
+
+def test_each_format_shows_every_sign_and_says_what_it_means(doubtful: Path, doubts_written: Path) -> None:
+    tables = all_tables(doubtful)
+    page = (doubts_written / "report.html").read_text()
+    assert page.count('<span class="dagger"') == len(signs(tables))
+    markdown = (doubts_written / "report.md").read_text()
+    table_lines = [text for text in markdown.splitlines() if text.startswith("|")]
+    assert sum(text.count(DAGGER) for text in table_lines) == len(signs(tables))
+    terminal = (doubts_written / "terminal.txt").read_text(encoding="utf-8")
+    for shown in tables:
+        for sign in shown.legend:
+            assert sign in markdown
+            assert sign in page.replace("&#39;", "'")
+        if f"\n{shown.title}\n" in terminal:
+            own = terminal.partition(f"\n{shown.title}\n")[2].split("\n\n")[0]
+            assert own.count(f" {DAGGER}") >= len(signs([shown])), shown.key
+            assert all(sign in own for sign in shown.legend)
+
+
+def test_the_excerpt_for_the_readme_has_the_signs_and_their_meaning(doubtful: Path) -> None:
+    run = read_run(doubtful)
+    for table in all_tables(doubtful)[:5]:
+        text = excerpt(run, table.key)
+        lines = [words for words in text.splitlines() if words.startswith("|")]
+        assert sum(words.count(DAGGER) for words in lines) == len(signs([table])) > 0
+        assert all(sign in text for sign in (*table.legend, *table.notes))
+
+
+def test_every_csv_table_names_the_marks_of_each_row(doubts_written: Path) -> None:
+    names = {fake.title: fake.system for fake in FAKES}
+    for file in sorted((doubts_written / "tables").glob("*.csv")):
+        with file.open(newline="") as lines:
+            rows = list(csv.DictReader(lines))
+        for row in rows:
+            key = (names.get(row.get("system", ""), row.get("system", "")), row.get("variant", ""))
+            if key in DOUBTS and (file.stem, DOUBTS[key][1]) != ("fates", Mark.FEW):
+                assert DOUBTS[key][1] in row["marks"].split("; "), (file.name, row)
+            elif key == CLEAN:
+                assert row["marks"] == "", (file.name, row)
+
+
+def drawn_texts(chart: Path) -> list[str]:
+    """The words in an SVG chart: they are drawn as outlines, and stand beside these as comments."""
+    return [words.strip() for words in re.findall(r"<!--(.*?)-->", chart.read_text(), flags=re.DOTALL)]
+
+
+@pytest.mark.parametrize("name", ["throughput", "memory", "latency", "cpu", "startup"])
+def test_every_chart_marks_the_doubtful_figures_and_says_why(doubts_written: Path, name: str) -> None:
+    texts = " ".join(drawn_texts(doubts_written / "charts" / f"{name}.svg")).replace("\xa0", " ")
+    texts = " ".join(texts.split())
+    for key, (_, mark) in DOUBTS.items():
+        assert marks.MEANINGS[mark] in texts, key
+    assert DAGGER in texts
+    assert f"{ABOUT} first look" in texts
+    assert (doubts_written / "charts" / f"{name}.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", ["throughput", "latency"])
+def test_a_chart_names_each_doubtful_figure_and_draws_it_with_its_sign(
+    doubts_written: Path, name: str
+) -> None:
+    texts = drawn_texts(doubts_written / "charts" / f"{name}.svg")
+    assert sum(text.endswith(DAGGER) for text in texts) == len(DOUBTS)
+    legend = " ".join(" ".join(texts).partition(f"{DAGGER} hollow: ")[2].split())
+    for fake in FAKES:
+        named = re.search(rf"{re.escape(fake.title)} · {fake.variant}[,)]", legend)
+        assert bool(named) is ((fake.system, fake.variant) in DOUBTS), fake
+
+
+def test_a_system_without_a_figure_keeps_its_row_in_a_chart(written: Path) -> None:
+    texts = drawn_texts(written / "charts" / "memory.svg")
+    assert any(text.startswith("no figure: 6 of 6 trials failed") for text in texts)
+
+
+def test_a_figure_of_a_disturbed_machine_is_neither_ranked_nor_compared(doubtful: Path) -> None:
+    throughput = {section.key: section for section in sections(read_run(doubtful))}["throughput"]
+    for key, (remark, mark) in DOUBTS.items():
+        own = line(throughput, *key)
+        assert (own.rank, own.unranked) == ("", mark)
+        assert own.verdict.word is not Word.WITHIN
+        assert remark.startswith(published.verdict(1, 1e9, own.interval, own.reason).why)
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("", ""),
+        ("offered 61.6 tasks/s, 50% of its capacity", ""),
+        ("1 trial", "one trial"),
+        ("1 trial, the interval is within it", "one trial"),
+        ("interval of 3 trials covers 75 %; n < 1000", "few; few trials"),
+        ("n < 1000 (1 of 6 trials)", "few"),
+        (f"{DISTURBED} (1 of 6 trials); another schedbench was running", "disturbed; shared machine"),
+        ("1 of 6 trials left out: invalid: generator fell behind", "partial"),
+        ("2 of 6 trials failed: timeout: slow", "partial"),
+        ("3 of 1000 tasks never started", "partial"),
+        ("CPU used is a lower bound: no control groups here", "lower bound"),
+        ("its last process joined after 30% of the time (1 of 3 trials)", "lower bound"),
+        ("RSS is an upper bound: it counts a page once in each of the processes that share it", "upper bound"),
+        ("invalid: the wall clock was set by 1.00 s", "invalid"),
+    ],
+)
+def test_a_remark_about_quality_has_its_mark(reason: str, words: str) -> None:
+    assert marks.words(reason) == words
+
+
+@pytest.mark.parametrize(
+    ("reason", "unfit"),
+    [
+        ("machine disturbed (2 of 6 trials)", False),
+        ("machine disturbed (3 of 6 trials)", True),
+        (DISTURBED, True),
+        ("another schedbench was running (3 of 6 trials)", True),
+        ("another schedbench was running (2 of 6 trials)", False),
+        ("1 of 6 trials left out: invalid: generator fell behind", False),
+    ],
+)  # fmt: skip
+def test_a_disturbance_of_few_trials_does_not_make_a_figure_unfit(reason: str, unfit: bool) -> None:
+    assert bool(marks.unfit(reason)) is unfit
+
+
+def test_marked_text_has_the_signs_around_the_figure() -> None:
+    assert marks.marked("12", marks.marks("1 trial; n < 1000")) == f"{ABOUT} 12 {DAGGER}"
+    assert marks.marked("12", ()) == "12"
+
+
+# --- calibration, selftest, disturbances, counts -----------------------------------------------------------
+
+
+def calibration_row(name: str, metric: str, unit: str, value: float | None, note: str = "") -> dict[str, Any]:
+    ends = (None, None) if value is None else (value * 0.9, value * 1.1)
+    return {
+        "name": name, "metric": metric, "unit": unit, "value": value, "low": ends[0], "high": ends[1],
+        "n": 3, "note": note,
+    }  # fmt: skip
+
+
+COMPARED = {
+    "metric": "throughput", "unit": "tasks/s", "a": 1000.0, "b": 1010.0, "ratio": 0.99, "low": 0.97,
+    "high": 1.01, "p": 0.4, "p_adjusted": 1.0, "word": "same",
+}  # fmt: skip
+CALIBRATION = {
+    "seconds": 21.0,
+    "rows": [
+        calibration_row("timer", "clock_step", "ns", 30.0),
+        calibration_row("probe", "cost_per_task", "µs", 5.4),
+        calibration_row("sampler", "throughput_on_off", "ratio", None, "the reference did not start"),
+        calibration_row("reference", "throughput", "tasks/s", 190_000.0, "another schedbench was running"),
+        calibration_row("floor_redis", "throughput", "tasks/s", 21_000.0),
+    ],
+    "aa": {
+        "system": "reference", "trials": 5, "different": 1, "n": 4,
+        "comparisons": [COMPARED] * 3 + [{**COMPARED, "ratio": None, "word": "different"}],
+    },
+}  # fmt: skip
+SELFTEST = {
+    "date": "2026-11-19T10:00:00+00:00",
+    "outcome": "passed",
+    "found": 13,
+    "of": 13,
+    "schedbench": "0.0",
+}
+NOISE = {
+    "cells": 40, "disturbed": 3, "rerun": 3, "still_disturbed": 1, "baseline_ms": 18.0, "burn_median": 1.01,
+    "burn_p95": 1.2, "burn_worst": 1.93, "stolen_share_worst": 0.012, "others_cores_worst": None,
+}  # fmt: skip
+
+
+def in_every_format(path: Path, out: Path) -> dict[str, str]:
+    """Every format of a report as text with single spaces, CSV files as one."""
+    text = io.StringIO()
+    report(path, {"terminal", "markdown", "csv", "html"}, out, Console(file=text, width=400))
+    page = re.sub(r"<svg.*?</svg>", "", (out / "report.html").read_text(), flags=re.DOTALL)
+    plain = re.sub(r"<[^>]*>", " ", page)
+    files = "\n".join(file.read_text() for file in sorted((out / "tables").glob("*.csv")))
+    found = {"terminal": text.getvalue(), "markdown": (out / "report.md").read_text(), "html": plain}
+    return {name: " ".join(words.split()) for name, words in found.items()} | {"csv": files}
+
+
+def test_every_format_says_how_the_run_was_calibrated_tested_and_disturbed(tmp_path: Path) -> None:
+    store = fabricate(tmp_path, FAKES[4:5], trials=1)
+    machine = {**store.info["machine"], "governor": "powersave", "turbo": True, "load": [0.5, 0.25, 0.125]}
+    store.update_run(calibration=CALIBRATION, selftest=SELFTEST, noise=NOISE, machine=machine)
+    found = in_every_format(store.path, tmp_path / "out")
+    csv_text = found.pop("csv")
+    for name, text in found.items():
+        for words in (
+            "passed on 2026-11-19, 13 of 13 known faults found, schedbench 0.0",
+            "1 of 4 comparisons called different (25.0 %, interval 0.6\N{EN DASH}80.6 %)",
+            "3 of 40 cells disturbed, 3 of them run again, 1 still disturbed",
+            "a fixed burn took 1.93 times its usual, 1.2 % of the CPU stolen",
+            "Calibration of this run",
+            "its stamps on a task",
+            "the reference did not start",
+            "governor powersave · turbo on · load at the start 0.5 0.25 0.125",
+        ):
+            assert words in text, (name, words)
+        assert re.search(rf"190,000 ?{DAGGER}", text), name
+    assert "passed on 2026-11-19, 13 of 13 known faults found" in csv_text
+    assert "probe,cost_per_task,µs,5.4" in csv_text
+    assert "3,another schedbench was running,shared machine" in csv_text
+
+
+def test_a_run_without_calibration_and_with_a_failed_selftest_says_so_in_every_format(tmp_path: Path) -> None:
+    store = fabricate(tmp_path, FAKES[4:5], trials=1)
+    store.update_run(selftest={**SELFTEST, "outcome": "failed", "found": 12, "schedbench": "0.9"})
+    found = in_every_format(store.path, tmp_path / "out")
+    for name in ("terminal", "markdown", "html"):
+        assert "Not calibrated:" in found[name]
+        assert "The last selftest of this machine failed: 12 of 13 known faults" in found[name]
+        assert "made by schedbench 0.9, this run by 0.0. Repeat it: schedbench selftest." in found[name]
+    assert (tmp_path / "out" / "tables" / "calibration.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("selftest", "said", "warned"),
+    [
+        (None, "never run on this machine: schedbench selftest", ""),
+        (SELFTEST, "passed on 2026-11-19", ""),
+        ({**SELFTEST, "outcome": "failed", "found": 12}, "failed on 2026-11-19", "12 of 13 known faults"),
+        ({**SELFTEST, "schedbench": "0.9"}, "schedbench 0.9", "made by schedbench 0.9, this run by 0.0"),
+    ],
+)
+def test_the_last_selftest_is_told_and_warned_of(
+    tmp_path: Path, selftest: Any, said: str, warned: str
+) -> None:
+    store = fabricate(tmp_path, FAKES[4:5], trials=1)
+    store.update_run(selftest=selftest)
+    run = read_run(store.path)
+    assert said in {fact.name: fact.text for fact in trust(run)}["Selftest"]
+    assert [warned in text for text in warnings(run)] == [True] * bool(warned)
+    text = io.StringIO()
+    report(store.path, {"terminal"}, tmp_path / "out", Console(file=text, width=400))
+    assert said in text.getvalue()
+    assert warned in text.getvalue()
+
+
+def test_floors_of_the_calibration_are_matched_by_kind_and_an_invalid_one_is_left_out(tmp_path: Path) -> None:
+    store = fabricate(tmp_path, FAKES[4:5], trials=1)
+    invalid = calibration_row("floor_pipe", "throughput", "tasks/s", 1.0, FELL_BEHIND)
+    store.update_run(calibration={**CALIBRATION, "rows": [*CALIBRATION["rows"], invalid]})
+    floors = calibration.floors(read_run(store.path), "throughput")
+    assert {kind: [floor.value for floor in own] for kind, own in floors.items()} == {
+        True: [190_000.0],
+        False: [21_000.0],
+    }
+    assert calibration.floors(read_run(store.path), "cpu_efficiency") == {}
+
+
+def counted(results: Path) -> Path:
+    """A run of schedules and of systems that were asked what became of their tasks."""
+    store = create(results, info())
+    for trial in (1, 2):
+        params = {"every_s": 1.0, "ticks": 5}
+        ticks = [
+            Metric("ticks_planned", "count", 5, 5),
+            Metric("ticks_skipped", "count", 1 if trial == 1 else 0, 5),
+            Metric("ticks_repeated", "count", 0, 5),
+            Metric("ticks_overlapped", "count", 2, 5),
+            Metric("tick_delay_p95", "ms", 3.0 + trial, 5, note="n < 1000"),
+        ]
+        store.write_cell(
+            Cell("apscheduler", "thread-pool", "periodic", params, trial), Status.OK, "", ticks, {}
+        )
+        claims = [
+            *fates(100),
+            Metric("claims_false_success", "count", 3 if trial == 1 else 0, 100),
+            Metric("claims_false_failure", "count", 0, 100),
+        ]
+        store.write_cell(Cell("rq", "redis", "throughput", {}, trial), Status.OK, "", claims, {})
+        note = DISTURBED if trial == 1 else ""
+        others = [metric.noted(note) for metric in fates(100)]
+        store.write_cell(Cell("celery", "redis", "throughput", {}, trial), Status.OK, "", others, {})
+    store.write_summary()
+    return store.path
+
+
+def test_ticks_are_summed_over_the_trials(tmp_path: Path) -> None:
+    [table] = [table for table in all_tables(counted(tmp_path)) if table.key == "ticks"]
+    [record] = table.records
+    names = ("trials", "planned", "skipped", "repeated", "overlapped", "delay_p95_ms", "condition")
+    assert [record[name] for name in names] == [2, 10, 1, 0, 4, 4.5, "every 1 s, 5 ticks"]
+    assert record["marks"] == "few; few trials"
+
+
+def test_what_a_library_says_stands_beside_what_was_seen_where_it_was_asked(tmp_path: Path) -> None:
+    [table] = [table for table in all_tables(counted(tmp_path)) if table.key == "fates"]
+    said = {record["system"]: record["claims_false_success"] for record in table.records}
+    assert said == {"RQ": 3, "Celery": None}
+    heads = [column.label for column in table.columns]
+    assert heads[-2:] == ["Said ok, was not", "Said failed, was ok"]
+
+
+def test_counts_of_a_disturbed_trial_say_in_how_many(tmp_path: Path) -> None:
+    [table] = [table for table in all_tables(counted(tmp_path)) if table.key == "fates"]
+    remarks = {record["system"]: (record["marks"], record["reason"]) for record in table.records}
+    assert remarks == {"RQ": ("", ""), "Celery": ("disturbed", "machine disturbed in 1 of 2 trials")}
+
+
+def test_a_run_that_asked_no_library_has_no_column_for_it(made_up: Path) -> None:
+    [table] = [table for table in all_tables(made_up) if table.key == "fates"]
+    assert "claims_false_success" not in table.records[0]
+
+
+def test_an_entry_without_marks_has_no_sign() -> None:
+    assert not Entry("1").dagger
+    assert not Entry("1").about

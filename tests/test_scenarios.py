@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import discovery, ledger
+from bench import discovery, ledger, stats
 from bench.errors import CellError
-from bench.model import PHASE_SHIFT, Arrival, Kind, Load, Metric, Phase, Variant, Workers
+from bench.model import PHASE_SHIFT, SCHEDULE, Arrival, Kind, Load, Metric, Phase, Variant, Workers
 from bench.sampler import COLUMNS
-from bench.scenario import History, Seen
+from bench.scenario import History, Seen, capacity_hz, quantiles, rate_hz
 
 MS = 1_000_000
 SECOND = 1_000_000_000
@@ -80,13 +81,15 @@ def history(
             kind,
             0,
         )
+    is_scheduled = records["task"] >= SCHEDULE
     return History(
-        ledger.per_task(records),
+        ledger.per_task(records[~is_scheduled]),
         pd.DataFrame([dict(row) for row in samples], columns=list(COLUMNS)),
         dict(enumerate(phases, 1)),
         spawned_ns or {},
         ahead,
         cpu_source,
+        records[is_scheduled],
     )
 
 
@@ -258,6 +261,19 @@ def test_a_generator_that_fell_behind_is_told(lag_ms: float, latency_ms: float, 
         assert found[name].note.startswith("invalid: generator fell behind") is invalid
 
 
+def test_what_a_stopped_generator_delays_is_all_its_own() -> None:
+    """Due every 10 ms, but nothing is sent from 95 to 195 ms: ten tasks are late, by 95 ms down to 5 ms."""
+    events = []
+    for i in range(100):
+        due = 10 * i * MS
+        sent = 195 * MS if 10 <= i < 20 else due
+        events.append(task(1, i, due=due, submit=sent, start=sent + MS))
+    found = figures("latency", history(load(100), events))
+    assert found["generator_lag_max"].value == pytest.approx(95)
+    assert found["generator_lag_p99"].value > 80
+    assert "invalid: generator fell behind" in found["dispatch_latency_p95"].note
+
+
 def test_tasks_that_never_started_are_told() -> None:
     events = [task(1, i, start=MS if i else None) for i in range(4)]
     found = figures("latency", history(load(4), events))
@@ -346,6 +362,83 @@ def test_samples_without_memory_do_not_count_as_memory() -> None:
     ]
     found = figures("memory", history(MEMORY, samples=rows))
     assert found["idle_pss.worker"].n == found["processes.worker"].n == 1
+
+
+def shared(pss: float, rss: float, processes: int) -> str:
+    """The remark on the RSS of a role."""
+    figures_of = {"pss": pss * MB, "uss": MB, "rss": rss * MB, "processes": processes}
+    rows = [sample(phase, "", at, "worker", **figures_of) for at, phase in enumerate(("idle", "loaded"))]
+    return figures("memory", history(MEMORY, samples=rows))["peak_rss.worker"].note
+
+
+def test_rss_of_processes_that_share_pages_is_flagged() -> None:
+    """20 MB shared by three: 60 in the sum of their RSS and 20 in that of their PSS."""
+    note = "RSS is an upper bound: it counts a page once in each of the processes that share it"
+    assert shared(pss=50, rss=90, processes=3) == note
+
+
+@pytest.mark.parametrize(
+    ("pss", "rss", "processes", "flagged"),
+    [(50, 90, 1, False), (50, 56, 2, True), (50, 55, 2, False), (100, 110, 2, False), (100, 111, 2, True)],
+    ids=["one process", "6 MB", "5 MB", "a tenth", "above a tenth"],
+)
+def test_rss_is_flagged_when_it_is_clearly_above_pss(
+    pss: float, rss: float, processes: int, flagged: bool
+) -> None:
+    """By more than 5 MB and by more than a tenth; what one process shares is shared with strangers."""
+    assert (shared(pss, rss, processes) != "") is flagged
+
+
+def test_rss_of_several_processes_is_an_upper_bound_where_pss_is_not_told() -> None:
+    assert shared(math.nan, 90, 2).startswith("RSS is an upper bound")
+    assert shared(math.nan, 90, 1) == ""
+
+
+def grown(seconds: float, mb_per_1000: float, every_s: float = 0.25) -> dict[str, Metric]:
+    """A load of 100 tasks/s; memory of 10 MB, and for every task that has ended a little more.
+
+    The first tenth of the tasks took 30 MB once, and before the load and after it there was much less.
+    """
+    n = round(seconds * 100)
+    events = [task(2, i, start=0, end=SECOND + i * SECOND // 100) for i in range(n)]
+    rows = [sample("loaded", "begin", 0, "worker", pss=MB, uss=MB, rss=MB)]
+    for step in range(1, round(seconds / every_s)):
+        done = round(step * every_s * 100)
+        pss = (40 if done > n / 10 else 10) + mb_per_1000 * done / 1000
+        t_ns = SECOND + round(step * every_s * SECOND) - 1
+        rows.append(sample("loaded", "", t_ns, "worker", pss=pss * MB / 2, uss=MB, rss=MB))
+        rows.append(sample("loaded", "", t_ns, "broker", pss=pss * MB / 2, uss=MB, rss=MB))
+    end_ns = round((seconds + 9) * SECOND)
+    rows.append(sample("loaded", "end", end_ns, "worker", pss=MB, uss=MB, rss=MB))
+    return figures("memory", history(MEMORY, events, rows))
+
+
+def test_memory_growth_per_1000_tasks() -> None:
+    growth = grown(seconds=10, mb_per_1000=1.5)["growth_pss_per_1000"]
+    assert (growth.unit, growth.n, growth.note) == ("MB", 35, "")
+    assert (growth.value, growth.low, growth.high) == pytest.approx((1.5, 1.5, 1.5), abs=1e-6)
+
+
+def test_memory_that_stays_does_not_grow() -> None:
+    growth = grown(seconds=10, mb_per_1000=0.0)["growth_pss_per_1000"]
+    assert (growth.value, growth.low, growth.high) == pytest.approx((0, 0, 0))
+
+
+def test_memory_growth_per_hour_is_not_blown_up_from_seconds() -> None:
+    """100 tasks/s for an hour are 360 000."""
+    assert "growth_pss_per_hour" not in grown(seconds=60, mb_per_1000=1.0)
+    hourly = grown(seconds=100, mb_per_1000=1.0)["growth_pss_per_hour"]
+    assert (hourly.unit, hourly.value) == ("MB", pytest.approx(360))
+
+
+def test_memory_growth_from_few_samples_is_marked_and_from_two_there_is_none() -> None:
+    few = grown(seconds=2, mb_per_1000=1.0)["growth_pss_per_1000"]
+    assert (few.n, few.note) == (7, "n < 8")
+    assert "growth_pss_per_1000" not in grown(seconds=0.75, mb_per_1000=1.0)
+    # A load of which nothing ended, and samples that do not tell PSS.
+    rows = [sample("loaded", "", at * SECOND, "worker", rss=MB) for at in range(20)]
+    for events in ([task(2, 0)], [task(2, i, start=0, end=i * SECOND) for i in range(20)]):
+        assert "growth_pss_per_1000" not in figures("memory", history(MEMORY, events, rows))
 
 
 # --- cpu ------------------------------------------------------------------------------------------
@@ -467,6 +560,27 @@ def test_a_start_before_it_was_due_is_a_fault_of_the_measurement() -> None:
     assert (negative.value, negative.n) == (1, 2)
 
 
+def test_what_a_library_claims_is_held_against_the_ledger() -> None:
+    """A success that never ended, a failure that did, a true success, and one of which nothing is said."""
+    events = [task(1, 0, start=1), *(task(1, i, start=1, end=2) for i in (1, 2, 3))]
+    said = {1 << PHASE_SHIFT | 0: True, 1 << PHASE_SHIFT | 1: False, 1 << PHASE_SHIFT | 2: True, 7: True}
+    made = dataclasses.replace(history(load(4), events), claims=said)
+    found = {metric.name: metric.value for metric in made.fates(60.0) if metric.name.startswith("claims_")}
+    assert found == {"claims_made": 3, "claims_false_success": 1, "claims_false_failure": 1}
+
+
+def test_ticks_of_a_phase_count_until_an_interval_before_its_end() -> None:
+    """Due at 1, 2, 3 and 4 s; the phase ends at 4.5 s, too early to say that the last was skipped."""
+    own = SCHEDULE >> PHASE_SHIFT | 1
+    told = (own, 0, Kind.SUBMIT, 0, SECOND)
+    runs = [(own, 0, kind, at * SECOND, 0) for at in (1, 3) for kind in (Kind.START, Kind.END)]
+    edges = [sample("ticks", "end", 4 * SECOND + SECOND // 2, "client")]
+    found = figures("periodic", history([Phase("ticks", every_s=1.0)], [[told, *runs]], edges))
+    assert found["ticks_planned"].value == 3
+    assert found["ticks_skipped"].value == 1
+    assert found["tick_delay_max"].value == 0
+
+
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_declared_profiles_use_declared_parameters(name: str) -> None:
     scenario = SCENARIOS[name]
@@ -481,3 +595,483 @@ def test_declared_profiles_use_declared_parameters(name: str) -> None:
             assert scenario.seconds(scenario.values(params)) > 0
         if profile != "quick":
             assert min(grid.trials for grid in grids) >= 6
+
+
+# --- every figure, with its unit and what it rests on -----------------------------------------------
+
+Row = tuple[str, float, int, str]
+"""Unit, value, n and note of a metric."""
+
+
+def exactly(value: float) -> Any:
+    """Equal but for rounding: a factor that is off by a millionth is another figure."""
+    return pytest.approx(value, rel=1e-12, abs=1e-12, nan_ok=True)
+
+
+def rows(metrics: Iterable[Metric]) -> dict[str, Row]:
+    return {one.name: (one.unit, exactly(one.value), one.n, one.note) for one in metrics}
+
+
+def table(scenario: str, made: History, **params: Any) -> dict[str, Row]:
+    return rows(figures(scenario, made, **params).values())
+
+
+@pytest.mark.parametrize(
+    ("n", "few"),
+    [
+        (1, ("n < 100", "n < 1000", "n < 10000")),
+        (99, ("n < 100", "n < 1000", "n < 10000")),
+        (100, ("", "n < 1000", "n < 10000")),
+        (999, ("", "n < 1000", "n < 10000")),
+        (1000, ("", "", "n < 10000")),
+        (9999, ("", "", "n < 10000")),
+        (10_000, ("", "", "")),
+    ],
+)
+def test_a_quantile_says_when_it_rests_on_too_few(n: int, few: tuple[str, str, str]) -> None:
+    ms = np.arange(n) + 7.0
+    found = list(quantiles("wait", ms, "why"))
+    assert rows(found) == {
+        **{
+            f"wait_p{percent}": (
+                "ms",
+                7 + (n - 1) * percent / 100,
+                n,
+                "; ".join(filter(None, ("why", words))),
+            )
+            for percent, words in zip((50, 95, 99), few, strict=True)
+        },
+        "wait_max": ("ms", 7.0 + n - 1, n, "why"),
+    }
+    assert [one.note for one in quantiles("wait", ms)] == [*few, ""]
+    for one in found[:3]:
+        interval = stats.quantile_interval(ms, int(one.name[-2:]) / 100)
+        assert (one.low, one.high) == (interval.low, interval.high)
+    assert (found[3].low, found[3].high) == (None, None)
+
+
+def test_nothing_has_no_quantiles() -> None:
+    assert list(quantiles("wait", np.array([]))) == []
+
+
+def test_a_rate_needs_two_tasks_that_ended_and_some_time_between() -> None:
+    def rate(*spans: tuple[int, int | None]) -> tuple[float, int]:
+        return rate_hz(
+            history(load(9), [task(1, i, start=at, end=end) for i, (at, end) in enumerate(spans)]).tasks
+        )
+
+    assert rate((0, 10), (5, 4 * SECOND)) == (0.5, 2)
+    assert rate((0, 1), (0, 1)) == (exactly(2e9), 2)
+    assert rate((0, 1), (0, 1), (0, None)) == (exactly(2e9), 2)
+    assert rate((7, 7), (7, 7)) == (exactly(math.nan), 2)
+    assert rate((0, 10)) == (exactly(math.nan), 1)
+    assert rate() == (exactly(math.nan), 0)
+
+
+def test_a_capacity_may_be_less_than_a_task_a_second_but_not_nothing() -> None:
+    assert capacity_hz(drained(2, 4 * SECOND)()) == 0.5
+    with pytest.raises(CellError, match="1 of 1 tasks of a burst ended well"):
+        capacity_hz(drained(1, SECOND)())
+
+
+def test_a_phase_has_its_own_tasks_but_for_its_warm_up() -> None:
+    made = history(
+        [*load(3, warmup=2), Phase("drain")], [task(phase, i) for phase in (1, 2) for i in range(3)]
+    )
+    assert made.of("load")["index"].tolist() == [2]
+    assert made.of("drain")["index"].tolist() == [0, 1, 2]
+    assert (made.number("load"), made.number("drain")) == (1, 2)
+
+
+def test_the_edges_of_a_phase_know_every_role_that_lived_to_its_end() -> None:
+    edges = (
+        ("begin", 1, {"worker": 5, "gone": 7, "harness": 1}),
+        ("end", 4, {"worker": 9, "late": 3, "harness": 2}),
+    )
+    samples = [
+        sample("idle", edge, at * SECOND, role, cpu_ns=used)
+        for edge, at, roles in edges
+        for role, used in roles.items()
+    ]
+    samples.append(sample("idle", "", 2 * SECOND, "worker", cpu_ns=6))
+    begin, end, seconds = history([Phase("idle")], samples=samples).edges("idle")
+    assert begin.to_dict() == {"worker": 5, "late": 0}
+    assert end.to_dict() == {"worker": 9, "late": 3}
+    assert seconds == 3.0
+
+
+def test_every_fate_is_shown_also_when_nothing_met_it() -> None:
+    events = [
+        task(1, 0, due=5, start=4, end=9),
+        task(1, 1, start=1, end=2),
+        task(1, 2),
+        [(1, 3, Kind.START, 9, 0)],
+    ]
+    made = history(load(4), events)
+    fates = {"ok": 2, "late": 0, "failed": 0, "lost": 1, "duplicated": 0, "refused": 0, "unexpected": 1}
+    without = {f"tasks_{fate}": ("count", count, 4, "") for fate, count in fates.items()}
+    assert rows(made.fates(60.0)) == {**without, "negative_latencies": ("count", 1, 4, "")}
+    said = dataclasses.replace(made, claims={1 << PHASE_SHIFT | 1: False, 1 << PHASE_SHIFT | 2: True})
+    claims = {"made": 2, "false_success": 1, "false_failure": 1}
+    assert rows(said.fates(60.0)) == {
+        **rows(made.fates(60.0)),
+        **{f"claims_{name}": ("count", count, 4, "") for name, count in claims.items()},
+    }
+
+
+def test_a_throughput_says_what_it_rests_on() -> None:
+    """3 of 4 tasks were accepted, from 1 s to 3 s; 3 ended, from 5 s to 11 s; asked for were 10 s."""
+    phases = [*QUEUE, Phase("long queue", Load(4)), Phase("long drain")]
+    events: list[list[Event]] = [
+        task(3, i, submit=SECOND + i * SECOND // 2, accepted=(1 + i) * SECOND, start=(5 + i) * SECOND,
+             end=(9 + i) * SECOND)
+        for i in range(3)
+    ]  # fmt: skip
+    events.append([(3, 3, Kind.SUBMIT, 9 * SECOND, 0), (3, 3, Kind.REFUSED, 9 * SECOND, 0)])
+    assert table("throughput", history(phases, events), seconds=10.0) == {
+        "throughput": (
+            "tasks/s", 0.5, 3, "invalid: 1 of 4 tasks did not end; the drain lasted 6 s with 3 tasks",
+        ),
+        "submit_rate": ("tasks/s", 1.5, 3, ""),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lasted_ms", "told"), [(690, True), (710, False), (1000, False), (1420, False), (1440, True), (0, True)]
+)
+def test_a_longer_drain_that_missed_its_length_by_far_says_so(lasted_ms: int, told: bool) -> None:
+    phases = [*QUEUE, Phase("long queue", Load(2)), Phase("long drain")]
+    events = [task(3, i, accepted=1, start=0, end=lasted_ms * MS) for i in range(2)]
+    note = figures("throughput", history(phases, events), seconds=1.0)["throughput"].note
+    assert note == (f"the drain lasted {lasted_ms / 1000:.2g} s with 2 tasks" if told else "")
+
+
+def drained_by(pids: Sequence[int], late_ms: int) -> History:
+    """As many tasks as `pids`, in 100 ms; those of the last process begin `late_ms` after the others."""
+    made = history(
+        QUEUE, [task(1, i, accepted=1, start=SECOND + i, end=SECOND + i + 1) for i in range(len(pids))]
+    )
+    tasks = made.tasks.copy()
+    tasks["pid"] = pd.array(pids, "Int64")
+    tasks["start_ns"] = pd.array(
+        [SECOND + (late_ms * MS if pid == max(pids) else 0) for pid in pids], "Int64"
+    )
+    tasks["end_ns"] = SECOND + 100 * MS
+    return dataclasses.replace(made, tasks=tasks)
+
+
+@pytest.mark.parametrize(
+    ("pids", "late_ms", "note"),
+    [
+        ([1] * 10 + [2] * 10, 30, "its last process joined after 30% of the time"),
+        ([1] * 10 + [2] * 10, 5, ""),
+        ([1] * 10 + [2] * 9, 30, ""),  # a process for every few tasks
+        ([1] * 20, 30, ""),
+        ([1] * 15 + [2] * 10 + [3] * 5, 90, "its last process joined after 90% of the time"),
+    ],
+)
+def test_a_process_that_joins_a_drain_late_is_told(pids: list[int], late_ms: int, note: str) -> None:
+    assert figures("throughput", drained_by(pids, late_ms))["throughput"].note == note
+
+
+def test_latencies_of_a_quiet_load() -> None:
+    """Due every 0.1 s; sent 1 ms late in a call of 2 ms; started 4 ms after it was due."""
+    events = [
+        task(
+            1,
+            i,
+            due=100 * i * MS,
+            submit=(100 * i + 1) * MS,
+            accepted=(100 * i + 3) * MS,
+            start=(100 * i + 4) * MS,
+        )
+        for i in range(10)
+    ]
+    few = ("n < 100", "n < 1000", "n < 10000", "")
+
+    def all_of(name: str, ms: float, note: str) -> dict[str, Row]:
+        words = ["; ".join(filter(None, (note, one))) for one in few]
+        return {
+            f"{name}_{at}": ("ms", ms, 10, one)
+            for at, one in zip(("p50", "p95", "p99", "max"), words, strict=True)
+        }
+
+    for params, note in (
+        ({"rate": 10.0}, ""),
+        ({"load": 0.5}, ""),
+        ({"rate": 10.1, "load": 0.5}, "offered 10 tasks/s, 50% of its capacity"),
+    ):
+        assert table("latency", history(load(10, rate_hz=10.0), events), **params) == {
+            **all_of("dispatch_latency", 4, note),
+            **all_of("submit_to_start", 3, note),
+            **all_of("submit_call", 2, note),
+            **all_of("generator_lag", 1, ""),
+            "offered_rate": ("tasks/s", 10, 10, ""),
+        }
+
+
+def test_a_load_that_caught_up_was_offered_as_planned_and_no_faster() -> None:
+    """The first of three was sent half a second late, the others in time."""
+    events = [task(1, i, due=i * SECOND, submit=max(i * SECOND, SECOND // 2)) for i in range(3)]
+    assert figures("latency", history(load(3, rate_hz=1.0), events))["offered_rate"].value == 1.0
+
+
+@pytest.mark.parametrize(("rate", "share", "asked"), [(0.0, 0.0, False), (0.5, 0.0, True), (0.0, 0.5, True)])
+def test_a_load_must_be_asked_for(rate: float, share: float, asked: bool) -> None:
+    latency = SCENARIOS["latency"]
+    why = latency.unsupported(
+        discovery.systems()["reference"], Variant("v"), latency.values({"rate": rate, "load": share})
+    )
+    assert why == ("" if asked else "no load was asked for: --set latency.rate=50 or latency.load=0.5")
+
+
+def test_notes_of_a_load_stand_side_by_side() -> None:
+    """Sent at half the rate, the last task never started, and its submit call never returned."""
+    events: list[list[Event]] = [
+        task(1, i, due=i * SECOND, submit=2 * i * SECOND, start=2 * i * SECOND + MS) for i in range(4)
+    ]
+    events.append([(1, 4, Kind.SUBMIT, 8 * SECOND, 4 * SECOND)])
+    found = figures("latency", history(load(5, rate_hz=1.0), events), rate=2.0)
+    words = [
+        "invalid: generator fell behind (P99 lag 3960.0 ms)",
+        "invalid: the client could offer only 50% of 1 tasks/s",
+        "1 of 5 tasks never started",
+        "offered 1 tasks/s, 0% of its capacity",
+        "n < 100",
+    ]
+    for name in ("dispatch_latency", "submit_to_start", "submit_call"):
+        assert found[f"{name}_p50"].note == "; ".join(words)
+        assert found[f"{name}_p50"].n == 4
+    assert found["offered_rate"].value == exactly(0.5)
+
+
+def test_a_load_of_which_nothing_started_has_no_latency() -> None:
+    found = table("latency", history(load(2), [task(1, i, due=i * SECOND) for i in range(2)]))
+    assert [name for name in found if name.startswith(("dispatch", "submit_to"))] == []
+    assert found["offered_rate"] == ("tasks/s", 100, 2, "")
+
+
+def test_memory_is_shown_in_megabytes_and_processes_are_counted() -> None:
+    samples = [
+        sample(phase, "", at, role, processes=2, pss=3 * MB, uss=2 * MB, rss=4 * MB)
+        for at, phase in ((1, "idle"), (2, "loaded"))
+        for role in ("broker", "worker")
+    ]
+    found = table("memory", history(MEMORY, samples=samples))
+    assert found == {
+        **{
+            f"{name}_{kind}.{role}": ("MB", mb * (2 if role == "total" else 1), 1, "")
+            for name in ("idle", "loaded", "peak")
+            for kind, mb in (("pss", 3), ("uss", 2), ("rss", 4))
+            for role in ("broker", "worker", "total")
+        },
+        "processes.broker": ("count", 2, 1, ""),
+        "processes.worker": ("count", 2, 1, ""),
+        "processes.total": ("count", 4, 1, ""),
+        "components": ("count", 2, 2, ""),
+    }
+
+
+def test_cpu_of_a_cell() -> None:
+    """As told by `cpu_history`: 100 ms of 200 were useful; 10 tasks; idling for 4 s would have cost 60 ms."""
+    found = table("cpu", cpu_history(cpu_source="psutil"))
+    bound = "CPU used is a lower bound: no control groups here"
+    assert found == {
+        "cpu_efficiency": ("%", 50, 10, bound),
+        "idle_cpu.total": ("ms/s", 15, 1, bound),
+        "idle_cpu.broker": ("ms/s", 5, 1, bound),
+        "idle_cpu.worker": ("ms/s", 10, 1, bound),
+        "cpu_overhead_per_task": ("ms", 4, 10, bound),
+        "cpu_per_task.total": ("ms", 14, 10, bound),
+        "cpu_per_task.broker": ("ms", 4, 10, bound),
+        "cpu_per_task.worker": ("ms", 10, 10, bound),
+    }
+    made = cpu_history(cpu_source="psutil")
+    tasks = made.tasks.assign(ends=[0, *made.tasks["ends"].iloc[1:]])
+    cut = figures("cpu", dataclasses.replace(made, tasks=tasks))
+    assert {one.note for one in cut.values()} == {f"invalid: 1 of 10 tasks did not end; {bound}"}
+    assert table("cpu", dataclasses.replace(made, tasks=tasks.assign(ends=0))) == {}
+
+
+def test_a_role_that_idled_nowhere_idled_at_nothing() -> None:
+    made = cpu_history()
+    idle = (made.resources["phase"] == "idle") & (made.resources["role"] == "broker")
+    found = table("cpu", dataclasses.replace(made, resources=made.resources[~idle]))
+    assert found["idle_cpu.broker"] == ("ms/s", 0, 1, "")
+    assert found["cpu_per_task.broker"] == ("ms", 6, 10, "")
+
+
+@pytest.mark.parametrize(("busy_ms", "spins"), [(970, False), (972, True)])
+def test_half_a_core_when_idle_is_spinning(busy_ms: int, spins: bool) -> None:
+    """With the 30 ms that it idles anyway, more than half of 2 s."""
+    made = cpu_history()
+    more = made.resources.copy()
+    ended = (more["phase"] == "idle") & (more["edge"] == "end") & (more["role"] == "worker")
+    more.loc[ended, "cpu_ns"] += busy_ms * MS
+    found = figures("cpu", dataclasses.replace(made, resources=more))
+    assert ("cpu_per_task.total" not in found) is spins
+
+
+@pytest.mark.parametrize(
+    ("ahead", "due_ms", "startup_s"),
+    [(False, 4000, 2.1), (True, 4000, 0.1), (True, 2000, 2.1), (True, 500, 2.1)],
+)
+def test_startup_is_without_the_wait_that_was_asked_for(ahead: bool, due_ms: int, startup_s: float) -> None:
+    """Submitted at 2 s, workers spawned at 3 s, started at 5.1 s."""
+    events = [task(1, 0, submit=2 * SECOND, due=due_ms * MS, start=5 * SECOND + 100 * MS)]
+    made = history(STARTUP, events, spawned_ns={"queue": 9, "first": 3 * SECOND}, ahead=ahead)
+    assert table("startup", made) == {"startup": ("s", startup_s, 1, "")}
+
+
+def test_ticks_of_a_schedule() -> None:
+    """Due at 1 to 5 s. One ran before the first was due; 2 s was skipped; two of 3 s overlap, 4 s is late."""
+    own, other = SCHEDULE | 1 << PHASE_SHIFT, SCHEDULE | 2 << PHASE_SHIFT
+    runs = ((200, 201), (1000, 1001), (3001, 3100), (3050, 3060), (4400, 4401), (5000, 5001))
+    events = [(own, 0, SECOND, 1, 0, Kind.SUBMIT, 0), (other, SECOND, 0, 1, 9, Kind.START, 0)]
+    for run, (start, end) in enumerate(runs):
+        events += [(own, at * MS, 0, 1, run, kind, 0) for kind, at in ((Kind.START, start), (Kind.END, end))]
+    edges = [sample("ticks", edge, at * SECOND, "client") for edge, at in (("begin", 0), ("end", 6))]
+    made = history([Phase("ticks", every_s=1.0)], samples=edges)
+    found = table("periodic", dataclasses.replace(made, scheduled=np.array(events, ledger.EVENT)))
+    counts = {"planned": 4, "skipped": 1, "repeated": 2, "overlapped": 1}
+    assert {name: row for name, row in found.items() if name.startswith("ticks_")} == {
+        f"ticks_{name}": ("count", count, 4, "") for name, count in counts.items()
+    }
+    assert found["tick_delay_p50"] == ("ms", 1, 3, "n < 100")
+    assert found["tick_delay_max"] == ("ms", 400, 3, "")
+
+
+# --- the plan of a cell -----------------------------------------------------------------------------
+
+
+def plan(
+    scenario: str, seen: Sequence[Seen] = (), *, variant: Variant | None = None, **params: Any
+) -> list[Phase]:
+    """All phases of a cell; `seen` tells what came of the first ones."""
+    asked = SCENARIOS[scenario]
+    steps = asked.phases(asked.values(params), variant or Variant("v"))
+    phases = [next(steps)]
+    told = iter(seen)
+    while True:
+        try:
+            phases.append(steps.send(next(told, drained(0, 0))))
+        except StopIteration:
+            return phases
+
+
+@pytest.mark.parametrize(
+    ("params", "limit", "n"),
+    [({}, None, 1000), ({"tasks": 7}, None, 7), ({}, 5, 5), ({"tasks": 300_000}, None, 200_000)],
+)
+def test_a_drain_is_queued_while_nothing_can_run(params: dict[str, Any], limit: int | None, n: int) -> None:
+    found = plan("throughput", variant=Variant("v", queue_limit=limit), work="sleep:1", payload=3, **params)
+    assert found == [
+        Phase("queue", Load(n, work="sleep:1", payload_bytes=3), Workers.DOWN, "queued", limit_s=180.0),
+        Phase("drain", ready=False, limit_s=180.0),
+    ]
+
+
+@pytest.mark.parametrize(("tasks", "n"), [(1000, 1500), (2000, 2000)])
+def test_a_long_drain_comes_after_a_short_one(tasks: int, n: int) -> None:
+    """The short one ran 200 tasks in 0.4 s."""
+    found = plan("throughput", [drained(200, 2 * SECOND // 5)], seconds=3.0, tasks=tasks)
+    queued = {"workers": Workers.DOWN, "wait": "queued", "limit_s": 210.0}
+    assert found == [
+        Phase("queue", Load(200), **queued),
+        Phase("drain", ready=False, limit_s=210.0),
+        Phase("long queue", Load(n), **queued),
+        Phase("long drain", ready=False, limit_s=210.0),
+    ]
+
+
+def test_a_load_begins_with_its_warm_up() -> None:
+    (found,) = plan("latency", rate=50.0, arrival="constant", work="io:1:2", tasks=100)
+    load_of = Load(200, Arrival.CONSTANT, 50.0, "io:1:2", warmup_n=100, seed=50_000)
+    assert found == Phase("load", load_of, limit_s=124.0)
+    assert plan("latency", rate=50.0)[0].load == Load(1100, Arrival.POISSON, 50.0, warmup_n=100, seed=50_000)
+
+
+@pytest.mark.parametrize(
+    ("params", "warmup_n", "measured_n"),
+    [
+        ({"rate": 10.0, "tasks": 1000, "most_s": 3.0, "warmup_s": 0.0}, 0, 30),  # no longer than asked for
+        ({"rate": 0.1, "tasks": 9, "most_s": 3.0, "warmup_s": 0.0}, 0, 1),  # but at least one task
+        ({"rate": 10.0, "tasks": 1, "most_s": 3.0, "warmup_s": 0.25}, 3, 1),
+        (
+            {"rate": 1e6, "tasks": 500_000, "most_s": 9.0, "warmup_s": 9.0},
+            10_000,
+            100_000,
+        ),  # nor more than all
+    ],
+)
+def test_a_load_is_bounded(params: dict[str, Any], warmup_n: int, measured_n: int) -> None:
+    (found,) = plan("latency", **params)
+    assert found.load is not None
+    assert (found.load.warmup_n, found.load.n) == (warmup_n, warmup_n + measured_n)
+
+
+@pytest.mark.parametrize(
+    ("params", "rate_hz", "measured_n"),
+    [
+        ({"load": 0.5}, 250.0, 1250),  # at least 5 s of it
+        ({"load": 0.5, "tasks": 2000}, 250.0, 2000),
+        ({"load": 0.5, "rate": 100.0}, 100.0, 500),  # the lower of the two
+        ({"load": 0.5, "rate": 300.0}, 250.0, 1250),
+    ],
+)
+def test_a_load_follows_the_capacity(params: dict[str, Any], rate_hz: float, measured_n: int) -> None:
+    found = plan("latency", [drained(1000, 2 * SECOND)], **{"tasks": 10, "warmup_s": 0.0, **params})
+    assert found[0] == Phase("capacity", Load(1000))
+    assert found[1].load is not None
+    assert (found[1].load.rate_hz, found[1].load.n) == (rate_hz, measured_n)
+    small = plan("latency", [drained(9, SECOND)], variant=Variant("v", queue_limit=9), load=0.5)
+    assert small[0] == Phase("capacity", Load(9))
+
+
+def test_memory_is_sampled_idle_and_under_load() -> None:
+    assert plan("memory", idle_s=2.0, tasks=300, rate=50.0, payload=9) == [
+        Phase("idle", wait="hold", hold_s=2.0, memory=True),
+        Phase("loaded", Load(300, Arrival.CONSTANT, 50.0, payload_bytes=9), memory=True, limit_s=126.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("params", "limit", "n", "bursts"),
+    [
+        ({"work_ms": 10.0, "burn_s": 4.0}, None, 40, 10),
+        ({"work_ms": 1.0, "burn_s": 0.5}, None, 400, 2),
+        ({"work_ms": 900.0, "burn_s": 1.0}, None, 1, 2),
+        ({"work_ms": 10.0, "burn_s": 1.0}, 25, 25, 4),
+    ],
+)
+def test_cpu_is_burned_in_bursts_after_idling(
+    params: dict[str, Any], limit: int | None, n: int, bursts: int
+) -> None:
+    found = plan("cpu", variant=Variant("v", queue_limit=limit), idle_s=3.0, **params)
+    assert found[0] == Phase("idle", wait="hold", hold_s=3.0)
+    burst = Load(n, work=f"cpu:{params['work_ms']}")
+    assert found[1:] == [Phase(f"load {number}", burst) for number in range(1, bursts + 1)]
+
+
+@pytest.mark.parametrize("start", ["warm", "cold"])
+def test_startup_queues_a_task_and_then_spawns(start: str) -> None:
+    assert plan("startup", start=start) == [
+        Phase("queue", Load(1), Workers.DOWN, "queued"),
+        Phase("first", ready=False),
+    ]
+    assert SCENARIOS["startup"].cold({"start": start}) is (start == "cold")
+    assert SCENARIOS["cpu"].cold({}) is False
+
+
+def test_a_schedule_is_held_for_all_its_ticks_and_the_one_after() -> None:
+    assert plan("periodic", ticks=4, every_s=0.5) == [Phase("ticks", wait="hold", hold_s=2.75, every_s=0.5)]
+    systems = discovery.systems()
+    for name, why in (("reference", ""), ("rq", "it has no schedules")):
+        variant = Variant("v")
+        assert SCENARIOS["periodic"].unsupported(systems[name], variant, {}) == why
+        assert SCENARIOS["cpu"].unsupported(systems[name], variant, {}) == ""
+
+
+def test_only_io_needs_the_io_server() -> None:
+    for params, needed in (({"work": "io:5:1024"}, True), ({"work": "sleep:5"}, False), ({}, False)):
+        assert SCENARIOS["throughput"].io(params) is needed

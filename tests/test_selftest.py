@@ -117,7 +117,7 @@ WITHOUT = [
     ("clock back", "counting negative latencies", ledger, "negative", lambda _: 0),
     ("leak", "the slope of PSS over tasks", memory, "growth", nothing),
     ("shared pages", "PSS", sampler, "memory", rss_for_pss),
-    ("shared pages", "the flag on RSS", memory, "shared_remark", lambda *_: ""),
+    ("shared pages", "the flag on RSS", memory, "rss_remark", lambda *_: ""),
     ("hidden CPU", "all descendants", Group, "cpu_ns", only_children),
     ("false success", "asking what the library claims", Stack, "claims", nothing),
     ("skipped tick", "counting ticks without a run", ledger, "ticks", ticks_with(starts=1)),

@@ -9,11 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from bench import ledger
 from bench.errors import StoreError, UsageError
-from bench.model import SUMMARY_COLUMNS, Cell, Metric, Status
+from bench.model import RECORD, SUMMARY_COLUMNS, Cell, Kind, Metric, Status
 from bench.store import EVENT_COLUMNS, FORMAT, Store, create, latest, open_store, read_run, runs
 
 EVENTS = np.array(
@@ -286,3 +290,94 @@ def test_a_full_disk_says_how_to_go_on_and_leaves_the_cell_incomplete(store: Sto
     with pytest.raises(StoreError, match=r"disk is full.*--resume"):
         store.write_cell(cell(), Status.OK, "", [rate(1)], {}, EVENTS)
     assert store.done() == set()
+
+
+# --- round trips ------------------------------------------------------------------------------------
+
+WORDS = st.text(st.characters(codec="utf-8"), max_size=30)
+REMARKS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=30)
+FIGURES = st.floats(allow_nan=False, allow_infinity=False)
+METRICS = st.lists(
+    st.builds(
+        Metric,
+        name=st.sampled_from(["throughput", "latency_p50"]),
+        unit=REMARKS,
+        value=FIGURES,
+        n=st.integers(0, 2**63 - 1),
+        low=st.none() | FIGURES,
+        high=st.none() | FIGURES,
+        note=REMARKS,
+    ),
+    max_size=2,
+    unique_by=lambda metric: metric.name,
+)
+RECORDS = st.lists(
+    st.builds(
+        RECORD.pack,
+        st.integers(2**64 - 4, 2**64 - 1) | st.integers(0, 3),
+        st.integers(2**63 - 4, 2**63 - 1) | st.integers(0, 9),
+        st.integers(2**63 - 4, 2**63 - 1) | st.integers(0, 9),
+        st.integers(2**32 - 2, 2**32 - 1) | st.integers(0, 1),
+        st.integers(0, 2**16 - 1),
+        st.sampled_from(Kind),
+        st.integers(0, 255),
+    ),
+    max_size=20,
+)
+
+
+@settings(deadline=None, max_examples=25)
+@given(RECORDS)
+def test_the_history_of_a_cell_can_be_judged_again_from_what_was_kept(
+    tmp_path_factory: pytest.TempPathFactory, packed: list[bytes]
+) -> None:
+    """Events and tasks come back to the bit, also at the ends of 64 bits, and give the same fates."""
+    records = np.frombuffer(b"".join(packed), ledger.EVENT)
+    frame = ledger.per_task(records)
+    store = create(tmp_path_factory.mktemp("kept"), {})
+    folder = store.cell_folder(cell())
+    store.write_cell(cell(), Status.OK, "", [], {}, records, frame.reset_index())
+    kept = pq.read_table(folder / "events.parquet")
+    again = np.empty(kept.num_rows, ledger.EVENT)
+    for name in EVENT_COLUMNS:
+        assert kept.schema.field(name).type == pa.from_numpy_dtype(ledger.EVENT[name])
+        again[name] = kept.column(name).to_numpy()
+    assert again.tobytes() == b"".join(packed)
+    assert not (folder / "ledger").exists()
+    tasks = pd.read_parquet(folder / "tasks.parquet").set_index("task")
+    pd.testing.assert_frame_equal(tasks, frame)
+    assert ledger.fates(tasks, 1.0).tolist() == ledger.fates(frame, 1.0).tolist()
+
+
+@settings(deadline=None, max_examples=50)
+@given(METRICS, WORDS, st.sampled_from(Status))
+def test_a_cell_reads_back_as_it_was_written(
+    tmp_path_factory: pytest.TempPathFactory, metrics: list[Metric], reason: str, status: Status
+) -> None:
+    """Every figure to the last bit and every word, from the cell and from the summary alone."""
+    store = create(tmp_path_factory.mktemp("cells"), {})
+    store.write_cell(cell(), status, reason, metrics, {})
+    store.write_summary()
+    whole = read_run(store.path)
+    (record,) = whole.cells
+    assert [Metric(**metric) for metric in record["metrics"]] == metrics
+    assert (record["status"], record["reason"]) == (status.value, " ".join(reason.split()))
+    assert store.done() == (set() if status is Status.INTERRUPTED else {cell().id})
+    rows = whole.summary[(whole.summary["trial"] == "1") & (whole.summary["metric"] != "")]
+    assert rows["metric"].tolist() == [metric.name for metric in metrics]
+    assert rows["value"].tolist() == [metric.value for metric in metrics]
+    (store.path / "cells" / cell().id / "cell.json").unlink()
+    if metrics or status is not Status.OK:
+        pd.testing.assert_frame_equal(read_run(store.path).summary, whole.summary, check_exact=True)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.dictionaries(WORDS, st.none() | st.booleans() | st.integers() | FIGURES | WORDS | st.lists(WORDS)),
+)
+def test_what_is_known_of_a_run_reads_back(
+    tmp_path_factory: pytest.TempPathFactory, info: dict[str, object]
+) -> None:
+    store = create(tmp_path_factory.mktemp("runs"), {})
+    store.update_run(known=info)
+    assert open_store(store.path.parent, store.run_id).info["known"] == info

@@ -2,6 +2,9 @@
 
 from bench.selftest.judges import Evidence, Span
 from bench.selftest.lies import LIES, Lie
-from bench.selftest.trial import Finding, last, record, run, save, seconds
+from bench.selftest.trial import Finding, last, no_difference, outcome, record, run, save, seconds
 
-__all__ = ["LIES", "Evidence", "Finding", "Lie", "Span", "last", "record", "run", "save", "seconds"]
+__all__ = [
+    "LIES", "Evidence", "Finding", "Lie", "Span",
+    "last", "no_difference", "outcome", "record", "run", "save", "seconds",
+]  # fmt: skip

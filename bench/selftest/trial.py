@@ -20,6 +20,7 @@ from bench.selftest.lies import LIES, Changes, Lie
 
 SLOTS: Final = 2
 RECORD: Final = "selftest.json"
+AA_SHARE: Final = 0.05
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,13 @@ def _cell(
 # --- the record of this machine ---------------------------------------------------------------------
 
 
-def record(findings: Iterable[Finding]) -> dict[str, Any]:
-    """How a selftest went, as JSON."""
+def no_difference(aa: Mapping[str, Any]) -> bool:
+    """Whether an A/A is compatible with at most 5 % of its comparisons being called different."""
+    return bool(aa["low"] <= AA_SHARE)
+
+
+def record(findings: Iterable[Finding], aa: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """How a selftest went, as JSON; `aa` is `calibration.aa`'s."""
     rows = [
         {
             "lie": finding.lie.name,
@@ -112,27 +118,36 @@ def record(findings: Iterable[Finding]) -> dict[str, Any]:
         }
         for finding in findings
     ]
+    good = all(row["found"] for row in rows) and (aa is None or no_difference(aa))
+    short = {key: aa[key] for key in ("share", "low", "high", "different", "n")} if aa else None
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "outcome": "passed" if all(row["found"] for row in rows) else "failed",
+        "outcome": "passed" if good else "failed",
         "found": sum(bool(row["found"]) for row in rows),
         "of": len(rows),
         "schedbench": __version__,
+        "aa": short,
         "lies": rows,
     }
 
 
-def save(outcome: Mapping[str, Any]) -> None:
+def save(found: Mapping[str, Any]) -> None:
     """Keep the outcome of a whole selftest as that of this machine and user."""
     folder = environments.cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECORD).write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
+    (folder / RECORD).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def outcome() -> dict[str, Any] | None:
+    """The last selftest of this machine in short, as it stands in `run.json`: without its single lies."""
+    found = last()
+    return {key: value for key, value in found.items() if key != "lies"} if found else None
 
 
 def last() -> Mapping[str, Any] | None:
     """The last selftest of this machine and user, or None."""
     try:
-        outcome: Mapping[str, Any] = json.loads((environments.cache_folder() / RECORD).read_text())
+        found: Mapping[str, Any] = json.loads((environments.cache_folder() / RECORD).read_text())
     except (OSError, ValueError):
         return None
-    return outcome
+    return found
