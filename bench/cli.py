@@ -5,6 +5,7 @@ Exit codes: 0 fine; 1 a cell failed or the disk did not take the results; 2 a us
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -241,6 +242,7 @@ def run(
             raise UsageError("--resume takes up a run as it was asked for: give it no systems or options")
         target = store.open_store(results, store.latest(results) if resume == "latest" else resume)
         asked = session.requested(target)
+        asked = dataclasses.replace(asked, calibrate=asked.calibrate and calibration)
     plan = session.plan(asked)
     _prepare()
     if target is None:
@@ -248,7 +250,7 @@ def run(
     already = target.done()
     todo = [cell for cell in plan.cells if cell.id not in already]
     estimates = {cell.id: plan.seconds(cell) for cell in todo}
-    if asked.calibrate and not target.info.get("calibration"):
+    if asked.calibrate and not session.calibrated(target):
         estimates[CALIBRATION] = CALIBRATION_S
     with StepProgress(console, estimates) as progress:
         console.print(

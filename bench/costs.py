@@ -84,6 +84,7 @@ def look(cells: Cells, system: System) -> tuple[stats.Interval, int]:
         CellError: the cell did not come up.
     """
     folder, environment = cells.folder / "look", environments.ensure(system, cells.say)
+    shutil.rmtree(folder, ignore_errors=True)  # what an attempt that failed left behind
     variant = system.variants[system.default[0]]
     stack = Stack(system, variant, environment, cells.home, folder, cells.slots, lambda _: None)
     spans_ms = []

@@ -106,6 +106,7 @@ class Cells:
         """
         cell = Cell(system.name, system.default[0], "calibration", {}, trial)
         folder = self.folder / cell.id
+        shutil.rmtree(folder, ignore_errors=True)  # what an attempt that failed left behind
         environment = environments.ensure(system, self.say)
         result = run_cell(
             cell, system, scenario, environment, self.home, folder, self.slots, _silent, seed=self.seed

@@ -16,6 +16,7 @@ import psutil
 from bench import cgroups, disturbance, kernel
 from bench.advice import Check as Check
 from bench.advice import judged
+from bench.cputime import usable_cpus
 
 BURNS: Final = 25
 SLEEPS: Final = 50
@@ -23,7 +24,7 @@ SLEEPS: Final = 50
 
 def usable_cores() -> int:
     """Cores that this process may use: fewer than the machine has under `taskset` or in a cpuset."""
-    return len(disturbance.usable_cpus())
+    return len(usable_cpus())
 
 
 def facts() -> dict[str, Any]:

@@ -48,8 +48,10 @@ def dispatch_ms(sent: Frame) -> Milliseconds:
     return np.asarray((start - due)[np.argsort(due, kind="stable")] / 1e6)
 
 
-def generator_lag_ms(sent: Frame, ahead_s: int) -> Milliseconds:
-    """How late the generator itself was with each task, in ms; `sent` in the order of sending.
+def generator_lag_ms(sent: Frame, ahead_s: int, warmup_n: int = 0) -> Milliseconds:
+    """How late the generator itself was with each task after the warm-up, in ms.
+
+    `sent` holds all tasks of the load in the order of sending: a call of the warm-up may block until later.
 
     It is late against a generator that never is, and whose submit calls take as long as they took here:
     that one sends each task when it is to be sent, or when the call before has returned. So what a blocking
@@ -61,7 +63,13 @@ def generator_lag_ms(sent: Frame, ahead_s: int) -> Milliseconds:
     # Each is sent at max(its time, the sending before + the call before), which unrolls to a running maximum.
     before = np.concatenate([[0], np.cumsum(calls)[:-1]])
     ready = np.maximum.accumulate(due - ahead_s * SECOND_NS - before) + before
-    return np.asarray((submit - ready) / 1e6)
+    measured = (sent["index"] >= warmup_n).to_numpy(bool)
+    return np.asarray((submit - ready)[measured] / 1e6)
+
+
+def fell_behind(lag_p99_ms: float, p95_ms: float) -> bool:
+    """Whether the generator was so late that the latencies beside it are partly its own."""
+    return lag_p99_ms > LAG_MS and not lag_p99_ms <= LAG_SHARE * p95_ms
 
 
 def offered_share(sent: Frame) -> float:
@@ -82,22 +90,36 @@ def overloaded(latency_ms: Milliseconds) -> bool:
     return last > 2 * first and last - first > GROWTH_MS
 
 
-def remarks(sent: Frame, planned_hz: float, ahead_s: int) -> list[str]:
-    """What speaks against the latencies of a load; `sent` holds its tasks in the order of sending."""
-    latency_ms = dispatch_ms(sent)
-    lag_p99 = float(np.percentile(generator_lag_ms(sent, ahead_s), 99))
-    p95 = float(np.percentile(latency_ms, 95)) if len(latency_ms) else math.nan
-    offered = offered_share(sent)
+def offered_remarks(tasks: Frame, load: Load, ahead_s: int) -> list[str]:
+    """How a load was not offered as planned; `tasks` are all of it, warm-up included."""
+    sent = tasks.sort_values("submit_ns")
+    measured = sent[sent["index"] >= load.warmup_n]
+    if not len(measured):
+        return []
+    lag_p99_ms = float(np.percentile(generator_lag_ms(sent, ahead_s, load.warmup_n), 99))
+    offered = offered_share(measured)
     found = []
-    if lag_p99 > LAG_MS and not lag_p99 <= LAG_SHARE * p95:
-        found.append(f"invalid: generator fell behind (P99 lag {lag_p99:.1f} ms)")
+    if fell_behind(lag_p99_ms, _p95(dispatch_ms(measured))):
+        found.append(f"generator fell behind (P99 lag {lag_p99_ms:.1f} ms)")
     if offered < LEAST_OFFERED:
-        found.append(f"invalid: the client could offer only {offered:.0%} of {planned_hz:.3g} tasks/s")
-    if overloaded(latency_ms):
-        found.append(f"invalid: overloaded, latency grew all the time at {planned_hz:.3g} tasks/s")
-    if lost := len(sent) - len(latency_ms):
-        found.append(f"{lost} of {len(sent)} tasks never started")
+        found.append(f"the client could offer only {offered:.0%} of {load.rate_hz:.3g} tasks/s")
     return found
+
+
+def remarks(tasks: Frame, load: Load, ahead_s: int) -> list[str]:
+    """What speaks against the latencies of a load, of which `tasks` are all, warm-up included."""
+    measured = tasks[tasks["index"] >= load.warmup_n]
+    latency_ms = dispatch_ms(measured)
+    found = [f"invalid: {remark}" for remark in offered_remarks(tasks, load, ahead_s)]
+    if overloaded(latency_ms):
+        found.append(f"invalid: overloaded, latency grew all the time at {load.rate_hz:.3g} tasks/s")
+    if lost := len(measured) - len(latency_ms):
+        found.append(f"{lost} of {len(measured)} tasks never started")
+    return found
+
+
+def _p95(latency_ms: Milliseconds) -> float:
+    return float(np.percentile(latency_ms, 95)) if len(latency_ms) else math.nan
 
 
 # --- sustained or not -------------------------------------------------------------------------------
@@ -108,6 +130,7 @@ class Limit(enum.StrEnum):
 
     CLIENT = "one client could not offer more"
     LOST = "tasks were lost"
+    GENERATOR = "the generator fell behind"  # which tells nothing of the system
     BACKLOG = "the backlog grew"
     LATE = "P95 missed the objective"
 
@@ -127,7 +150,7 @@ class Verdict:
         return self.limit is None
 
 
-def judge(tasks: Frame, load: Load, objective_ms: float) -> Verdict:
+def judge(tasks: Frame, load: Load, objective_ms: float, ahead_s: int = 0) -> Verdict:
     """Whether a system sustained a load, of which `tasks` are all, warm-up included.
 
     Sustained means: the client could offer it, every task ended, the backlog did not grow, and P95 of due to
@@ -136,13 +159,15 @@ def judge(tasks: Frame, load: Load, objective_ms: float) -> Verdict:
     """
     sent = tasks[tasks["submits"] > 0].sort_values("submit_ns")
     measured = sent[sent["index"] >= load.warmup_n]
-    latency_ms = dispatch_ms(measured)
-    p95_ms = float(np.percentile(latency_ms, 95)) if len(latency_ms) else math.nan
+    p95_ms = _p95(dispatch_ms(measured))
+    lag_ms = generator_lag_ms(sent, ahead_s, load.warmup_n)
+    not_ours = backlog_grew(sent, int(measured["due_ns"].min())), not p95_ms <= objective_ms
     limits = {
         Limit.CLIENT: offered_share(measured) < LEAST_OFFERED,
         Limit.LOST: len(sent) < load.n or bool((sent["ends"] == 0).any()),
-        Limit.BACKLOG: backlog_grew(sent, int(measured["due_ns"].min())),
-        Limit.LATE: not p95_ms <= objective_ms,
+        Limit.GENERATOR: any(not_ours) and fell_behind(float(np.percentile(lag_ms, 99)), p95_ms),
+        Limit.BACKLOG: not_ours[0],
+        Limit.LATE: not_ours[1],
     }
     limit = next((limit for limit, holds in limits.items() if holds), None)
     return Verdict(load.rate_hz, len(measured), p95_ms, limit)

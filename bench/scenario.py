@@ -85,12 +85,15 @@ class History:
         """The number of the phase called `name`."""
         return next(number for number, phase in self.phases.items() if phase.name == name)
 
+    def sent(self, name: str) -> pd.DataFrame:
+        """All tasks of a phase."""
+        return self.tasks[self.tasks["phase"] == self.number(name)]
+
     def of(self, name: str) -> pd.DataFrame:
         """The measured tasks of a phase, warm-up left out."""
-        number = self.number(name)
-        load = self.phases[number].load
-        warmup = load.warmup_n if load else 0
-        return self.tasks[(self.tasks["phase"] == number) & (self.tasks["index"] >= warmup)]
+        load = self.phases[self.number(name)].load
+        own = self.sent(name)
+        return own[own["index"] >= (load.warmup_n if load else 0)]
 
     def samples(self, name: str) -> pd.DataFrame:
         """The resource samples of a phase, the harness's own processes left out."""

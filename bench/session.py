@@ -26,7 +26,7 @@ from bench import (
 )
 from bench.environments import Environment
 from bench.errors import EnvironmentBuildError, SchedbenchError, StoreError, Unsupported
-from bench.model import Cell, Status, System
+from bench.model import Cell, Metric, Status, System
 from bench.request import Plan, Request, plan, requested
 from bench.runner import Result, run_cell
 from bench.summary import DISTURBED, cell_of
@@ -88,6 +88,11 @@ def run(the_plan: Plan, target: store.Store, watcher: Watcher) -> Counter[Status
         return ended
 
 
+def calibrated(target: store.Store) -> bool:
+    """Whether a run has its calibration, or can have none any more: its cells came without."""
+    return bool(target.info.get("calibration") or target.done())
+
+
 class _Session:
     """A run that goes on: what its cells share, and how each of those that it ran ended."""
 
@@ -114,10 +119,12 @@ class _Session:
 
     def calibrate(self) -> None:
         """Once in a run: what the harness costs and how fine it can tell, here and now."""
-        if self.target.info.get("calibration") or not self.plan.request.calibrate:
+        if not self.plan.request.calibrate or calibrated(self.target):
             return
         request = self.plan.request
         self.watcher.begin_calibration()
+        watch = self._watching()
+        before = watch.begin()
         found = calibration.measure(
             self._home,
             self.target.path / "calibration",
@@ -125,6 +132,10 @@ class _Session:
             slots=request.slots,
             seed=request.seed,
         )
+        if words := watch.end(before, None).words:
+            remark = f"{DISTURBED}: {words}"
+            for row in found["rows"]:
+                row["note"] = "; ".join(filter(None, (row["note"], remark)))
         self.target.update_run(calibration=found)
         self.watcher.end_calibration(found)
 
@@ -139,6 +150,7 @@ class _Session:
 
     def measure_again(self) -> None:
         """Run those again during which the machine was disturbed: now, because disturbances pass."""
+        self._judge_again()
         records = {cell_of(record).id: record for record in store.read_cells(self.target.path)}
         spoilt = attempts.due(records.values(), self.plan.cells, self.plan.seconds)
         if self.interrupted or not spoilt:
@@ -161,6 +173,7 @@ class _Session:
         """End what is left running, and write what `run.json` says of all cells, and the summary."""
         with harness.deferred_signals():
             self._home.close()
+        self._judge_again()
         records = store.read_cells(self.target.path)
         described = self.target.info.get("systems", {})
         for record in records:
@@ -183,7 +196,7 @@ class _Session:
 
     def _attempt(self, cell: Cell, earlier: Mapping[str, Any] | None = None) -> Result:
         """Run a cell and write it; a second attempt that the user interrupts is not written."""
-        watch = self._watch = self._watch or disturbance.Watch(self._baseline_ns())
+        watch = self._watching()
         before = watch.begin()
         environment = self._built[cell.system]
         result = _cell(cell, self.plan, environment, self._home, self.target, self.watcher.doing)
@@ -210,6 +223,26 @@ class _Session:
                 )
                 self.ended[cell.id] = result.status
         return result
+
+    def _watching(self) -> disturbance.Watch:
+        self._watch = self._watch or disturbance.Watch(self._baseline_ns())
+        return self._watch
+
+    def _judge_again(self) -> None:
+        """Mark the cells that only the baseline of the whole run shows to have been disturbed."""
+        if self._watch is None:
+            return
+        for record in store.read_cells(self.target.path):
+            found = record["details"].get("disturbance")
+            if not found or found["words"]:
+                continue
+            now = disturbance.again(found, self._watch.baseline_ns)
+            if now.words:
+                record["details"]["disturbance"] = asdict(now)
+                metrics = [
+                    Metric(**metric).noted(f"{DISTURBED}: {now.words}") for metric in record["metrics"]
+                ]
+                self.target.rewrite({**record, "metrics": [asdict(metric) for metric in metrics]})
 
     def _baseline_ns(self) -> float | None:
         """That of the cells so far; another Python may hash at another speed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -124,10 +125,11 @@ def _aggregate(name: str, metrics: Sequence[Mapping[str, Any]], missing: str) ->
 
 
 def _remarks(note: str, trials: int) -> dict[str, None]:
-    """The remarks in a note, each once; of several trials that were disturbed, each in its own way."""
+    """The remarks in a note, each once; of several trials, without what is each one's own."""
     found = [remark for remark in note.split("; ") if remark]
     if trials > 1:
         found = [DISTURBED if remark.startswith(f"{DISTURBED}: ") else remark for remark in found]
+        found = [re.sub(r" \(P99 lag [\d.]+ ms\)$", "", remark) for remark in found]
     return dict.fromkeys(found)
 
 

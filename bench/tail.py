@@ -17,7 +17,7 @@ SLOW_LANE_POLLS: Final = 16
 """`Tail` looks at the file of a process that is gone only once in so many polls."""
 
 AHEAD_NS: Final = 1_000_000
-BEHIND_NS: Final = 250_000_000
+BEHIND_NS: Final = 500_000_000
 """How far a stamp may lie after the moment it was read, or before the last look at its file. The second is
 long because a thread can be put to sleep between reading the clock and writing."""
 
@@ -99,7 +99,10 @@ class Tail:
             (last_ns - now_ns > AHEAD_NS, last_ns),
             (since_ns - first_ns > BEHIND_NS, first_ns),
         ):
-            found = (stamp_ns - now_ns, stamp_ns - since_ns)
+            found = (
+                stamp_ns - now_ns,
+                stamp_ns - since_ns + AHEAD_NS,
+            )  # stamped a little before it was written
             if off and (self.clock_off_ns is None or np.ptp(found) < np.ptp(self.clock_off_ns)):
                 self.clock_off_ns = found
 

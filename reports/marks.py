@@ -21,6 +21,7 @@ class Mark(enum.StrEnum):
     FEW = "few"
     DISTURBED = "disturbed"
     SHARED = "shared machine"
+    LATE = "late generator"
     BOUND = "lower bound"
     UPPER = "upper bound"
     ONE_TRIAL = "one trial"
@@ -39,6 +40,7 @@ MEANINGS: Final = {
     Mark.FEW: "too few samples",
     Mark.DISTURBED: "something else used the machine",
     Mark.SHARED: "another schedbench was running",
+    Mark.LATE: "tasks were not sent as planned",
     Mark.BOUND: "rests on a lower bound",
     Mark.UPPER: "an upper bound, not an estimate",
     Mark.ONE_TRIAL: "one trial",
@@ -54,6 +56,7 @@ _PATTERNS: Final = {
     Mark.FEW: re.compile(r"n < \d+"),
     Mark.DISTURBED: re.compile(rf"{DISTURBED}\b"),
     Mark.SHARED: re.compile(r"another schedbench\b"),
+    Mark.LATE: re.compile(r"generator fell behind\b|the client could offer\b"),
     Mark.BOUND: re.compile(r".*\blower bound\b|its last process joined\b"),
     Mark.UPPER: re.compile(r".*\bupper bound\b"),
     Mark.ONE_TRIAL: re.compile(r"1 trial\b"),
@@ -61,6 +64,7 @@ _PATTERNS: Final = {
 }
 _MISSING: Final = re.compile(r"(\d+) of (\d+) tasks\b")
 _FAILED: Final = re.compile(r"\d+ of \d+ trials failed\b")
+_LEFT_OUT: Final = re.compile(r"(\d+) of (\d+) trials left out\b")
 _SOME_TRIALS: Final = re.compile(r" \((\d+) of (\d+) trials\)$")
 
 
@@ -110,11 +114,14 @@ def unfit(reason: str) -> str:
     """The first remark that makes a figure unfit for a rank or a comparison, or an empty string.
 
     A disturbed or shared machine does so when half of the trials or more had it: of fewer, the interval
-    over the trials shows what it did.
+    over the trials shows what it did. So do trials that were left out: what is left of them is a choice.
     """
     for remark in remarks(reason):
         mark, missing = mark_of(remark), _MISSING.match(remark)
         if mark in (Mark.INVALID, Mark.FEW) or _FAILED.match(remark):
+            return remark
+        left_out = _LEFT_OUT.match(remark)
+        if left_out and 2 * int(left_out[1]) >= int(left_out[2]):
             return remark
         if missing and int(missing[1]) > MOST_MISSING * int(missing[2]):
             return remark

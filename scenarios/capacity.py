@@ -102,7 +102,7 @@ class Capacity(Scenario):
         while len(tried) < params["steps"] and (rate := next_hz(tried, burst_hz, highest_hz)):
             load = paced(rate, max(rate * step_s, LEAST_TASKS), params)
             seen = yield _paced_phase(f"step {len(tried) + 1}", load)
-            tried.append(judge(seen(), load, params["p95_ms"]))
+            tried.append(judge(seen(), load, params["p95_ms"], AHEAD_S if least_s else 0))
         if best := sustained(tried):
             for percent in PERCENTS:
                 rate = best.rate_hz * percent / 100
@@ -122,19 +122,20 @@ class Capacity(Scenario):
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
         loads = {phase.name: phase.load for phase in history.phases.values() if phase.load}
-        tried = []
-        for name in loads:
-            if name.startswith("step "):
-                own = history.tasks[history.tasks["phase"] == history.number(name)]
-                tried.append(judge(own, loads[name], params["p95_ms"]))
+        ahead_s = AHEAD_S if history.ahead else 0
+        tried = [
+            judge(history.sent(name), load, params["p95_ms"], ahead_s)
+            for name, load in loads.items()
+            if name.startswith("step ")
+        ]
         yield sustainable_rate(tried, params["p95_ms"])
         for percent in PERCENTS:
             if load := loads.get(f"load {percent} %"):
-                sent = history.of(f"load {percent} %").sort_values("submit_ns")
-                note = "; ".join(remarks(sent, load.rate_hz, AHEAD_S if history.ahead else 0))
-                yield from quantiles(f"dispatch_latency_at{percent}", dispatch_ms(sent), note)
-                offered_hz = load.rate_hz * min(1.0, offered_share(sent))
-                yield Metric(f"offered_rate_at{percent}", "tasks/s", offered_hz, len(sent))
+                note = "; ".join(remarks(history.sent(f"load {percent} %"), load, ahead_s))
+                measured = history.of(f"load {percent} %").sort_values("submit_ns")
+                yield from quantiles(f"dispatch_latency_at{percent}", dispatch_ms(measured), note)
+                offered_hz = load.rate_hz * min(1.0, offered_share(measured))
+                yield Metric(f"offered_rate_at{percent}", "tasks/s", offered_hz, len(measured))
 
 
 def lead_s(tasks: pd.DataFrame) -> float:
@@ -158,6 +159,7 @@ def paced(rate_hz: float, measured_n: float, params: Mapping[str, Any]) -> Load:
 
 def next_hz(tried: Sequence[Verdict], burst_hz: float, highest_hz: float = math.inf) -> float | None:
     """The rate to try next, from all that were tried so far; None when the search is over."""
+    tried = [one for one in tried if one.limit is not Limit.GENERATOR]
     good, bad = sustained(tried), failed(tried)
     lowest_hz = max(LEAST * burst_hz, LEAST_TASKS / LONGEST_S)
     if good and bad:
@@ -176,26 +178,31 @@ def sustained(tried: Iterable[Verdict]) -> Verdict | None:
 
 
 def failed(tried: Iterable[Verdict]) -> Verdict | None:
-    """The lowest rate that was not."""
-    return min((one for one in tried if not one.sustained), key=lambda one: one.rate_hz, default=None)
+    """The lowest rate that was not, for a reason of the system's own."""
+    own = (one for one in tried if not one.sustained and one.limit is not Limit.GENERATOR)
+    return min(own, key=lambda one: one.rate_hz, default=None)
 
 
 def sustainable_rate(tried: Sequence[Verdict], objective_ms: float) -> Metric:
     """The highest rate that was sustained; its interval ends at the lowest that was not.
 
-    Not a number where nothing was sustained. The remark says what the limit is.
+    0 where nothing was sustained. The remark says what the limit is.
     """
     good, bad = sustained(tried), failed(tried)
+    late_n = sum(one.limit is Limit.GENERATOR for one in tried)
+    if bad is None and late_n == len(tried):
+        note = f"invalid: {Limit.GENERATOR} in every step" if tried else "none was tried"
+        return Metric("sustainable_rate", "tasks/s", math.nan, 0, note=note)
     if good is None:
-        note = (
-            f"none was sustained, down to {bad.rate_hz:.2g} tasks/s: {bad.limit}" if bad else "none was tried"
-        )
-        if bad and bad.limit is Limit.LATE:
+        assert bad is not None
+        note = f"none was sustained, down to {bad.rate_hz:.2g} tasks/s: {bad.limit}"
+        if bad.limit is Limit.LATE:
             note += f" of {objective_ms:g} ms, it was {bad.p95_ms:.3g} ms"
-        return Metric("sustainable_rate", "tasks/s", math.nan, bad.n if bad else 0, note=note)
+        return Metric("sustainable_rate", "tasks/s", 0.0, bad.n, 0.0, bad.rate_hz, note)
     words = []
     if bad is None:
-        words.append("lower bound: all that was offered was sustained")
+        above = f"{Limit.GENERATOR} above it" if late_n else "all that was offered was sustained"
+        words.append(f"lower bound: {above}")
     else:
         words.append(f"limit: {bad.limit}" + f" of {objective_ms:g} ms" * (bad.limit is Limit.LATE))
         if bad.rate_hz > CLOSE * good.rate_hz:

@@ -102,12 +102,13 @@ class Latency(Scenario):
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
         sent = history.of("load").sort_values("submit_ns")
+        everything = history.sent("load").sort_values("submit_ns")
         load = history.phases[history.number("load")].load
-        planned_hz = load.rate_hz if load else math.nan
+        assert load is not None
         ahead_s = AHEAD_S if history.ahead else 0
-        notes = remarks(sent, planned_hz, ahead_s)
-        if params["rate"] and planned_hz < params["rate"]:
-            notes.append(f"offered {planned_hz:.3g} tasks/s, {params['load']:.0%} of its capacity")
+        notes = remarks(everything, load, ahead_s)
+        if params["rate"] and load.rate_hz < params["rate"]:
+            notes.append(f"offered {load.rate_hz:.3g} tasks/s, {params['load']:.0%} of its capacity")
         note = "; ".join(notes)
         yield from quantiles("dispatch_latency", dispatch_ms(sent), note)
         if not history.ahead:
@@ -117,5 +118,6 @@ class Latency(Scenario):
             accepted = sent[sent["accepted"] > 0]
             calls_ms = (accepted["accepted_ns"] - accepted["submit_ns"]).to_numpy(np.int64) / 1e6
             yield from quantiles("submit_call", calls_ms, note)
-        yield from quantiles("generator_lag", generator_lag_ms(sent, ahead_s))
-        yield Metric("offered_rate", "tasks/s", planned_hz * min(1.0, offered_share(sent)), len(sent))
+        yield from quantiles("generator_lag", generator_lag_ms(everything, ahead_s, load.warmup_n))
+        offered_hz = load.rate_hz * min(1.0, offered_share(sent))
+        yield Metric("offered_rate", "tasks/s", offered_hz, len(sent))

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.openloop import offered_remarks
 from bench.scenario import (
+    AHEAD_S,
     Arrival,
     Grid,
     History,
@@ -63,23 +65,27 @@ class Memory(Scenario):
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
         idle, loaded = by_role(history.samples("idle")), by_role(history.samples("loaded"))
-        for name, samples, pick in (
-            ("idle", idle, "median"),
-            ("loaded", loaded, "median"),
-            ("peak", loaded, "max"),
+        load = history.phases[history.number("loaded")].load
+        assert load is not None
+        late = "; ".join(offered_remarks(history.sent("loaded"), load, AHEAD_S if history.ahead else 0))
+        for name, samples, pick, note in (
+            ("idle", idle, "median", ""),
+            ("loaded", loaded, "median", late),
+            ("peak", loaded, "max", late),
         ):
             for role, rows in samples.groupby("role"):
                 for kind in KINDS:
                     column = rows[f"{kind}_bytes"].dropna()
                     if len(column):
                         value = float(column.agg(pick)) / 1e6
-                        note = rss_remark(rows) if kind == "rss" else ""
-                        yield Metric(f"{name}_{kind}.{role}", "MB", value, len(column), note=note)
+                        found = Metric(f"{name}_{kind}.{role}", "MB", value, len(column), note=note)
+                        yield found.noted(rss_remark(rows)) if kind == "rss" else found
         for role, rows in idle.groupby("role"):
             yield Metric(f"processes.{role}", "count", float(rows["processes"].median()), len(rows))
         roles = set(idle["role"]) - {"total"}
         yield Metric("components", "count", float(len(roles)), len(roles))
-        yield from growth(loaded[loaded["role"] == "total"], history.of("loaded"))
+        for metric in growth(loaded[loaded["role"] == "total"], history.of("loaded")):
+            yield metric.noted(late)
 
 
 def by_role(samples: pd.DataFrame) -> pd.DataFrame:

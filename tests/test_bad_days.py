@@ -26,11 +26,11 @@ from typing import Any
 import psutil
 import pytest
 
-from bench import cgroups, cli, discovery, environments, services, session
+from bench import cgroups, cli, discovery, environments, runner, services, session
 from bench.environments import CACHE_VARIABLE
 from bench.harness import MARKER
 from bench.model import SUMMARY_COLUMNS
-from tests.conftest import ROOT, Command
+from tests.conftest import ROOT, Command, OneCell
 
 EXAMPLE = ROOT / "tests" / "example_adapter.py"
 LONG_S = 60
@@ -503,7 +503,9 @@ def test_interrupted(harness: Harness, phase: str, signals: list[signal.Signals]
     kept = next(run.glob("cells/reference.*/cell.json")).read_text()
     assert harness("run", "--resume", run.name).returncode == 0
     assert {cell["status"] for cell in harness.cells()} == {"ok"}
-    assert next(run.glob("cells/reference.*/cell.json")).read_text() == kept
+    was, now = json.loads(kept), json.loads(next(run.glob("cells/reference.*/cell.json")).read_text())
+    first = now["details"].get("earlier_attempts", [now])[0]  # of a cell that was disturbed
+    assert first["began"] == was["began"]
 
 
 def test_interrupted_while_another_builds(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -724,3 +726,15 @@ def test_one_core(harness: Harness) -> None:
     assert checks["cores"]["found"] == "one core"
     (run,) = harness.runs()
     assert json.loads((run / "run.json").read_text())["machine"]["usable_cores"] == 1
+
+
+def test_a_wall_clock_that_is_set_makes_figures_invalid(
+    one_cell: OneCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Set by an hour between the begin of the cell and its end; ours, not that of the machine."""
+    offsets_ns = iter([0, 3600 * 10**9])
+    monkeypatch.setattr(runner, "wall_clock_ns", lambda: next(offsets_ns))
+    result = one_cell("reference", discovery.scenarios()["startup"], params={"start": "warm"})
+    assert result.status == "ok"
+    assert {metric.note for metric in result.metrics} == {"invalid: the wall clock was set by 3600.00 s"}
+    assert result.details["wall_clock_step_s"] == 3600

@@ -99,7 +99,7 @@ def test_it_tells_each_step_and_leaves_nothing_of_what_went_well(measured) -> No
     found, folder, said = measured
     assert [path.name for path in folder.iterdir()] == ["reference_twin.py"]
     assert [text for text in said if text.startswith("A/A")] == [f"A/A: trial {i} of 5" for i in range(1, 6)]
-    assert said[0] == "calibration: timer"
+    assert said[0] == "timer"
     assert found["seconds"] > 0
 
 

@@ -22,7 +22,7 @@ from bench.model import AHEAD_S, Arrival, Load, Metric, Phase, Status, Variant
 from bench.openloop import LEAST_OFFERED, Limit, Verdict, at_once, backlog_grew, judge, remarks
 from bench.scenario import History
 from bench.summary import summary_rows
-from scenarios.capacity import CLOSE, LEAST, MOST_TASKS, PERCENTS, Capacity, next_hz, sustainable_rate
+from scenarios.capacity import CLOSE, FIRST, LEAST, MOST_TASKS, PERCENTS, Capacity, next_hz, sustainable_rate
 from tests.conftest import OneCell
 
 SECOND = 1_000_000_000
@@ -86,7 +86,7 @@ def paced(rate_hz: float, n: int = 1000, arrival: Arrival = Arrival.POISSON) -> 
         (Queue(1000, wait_s=0.26), Limit.LATE),
         (Queue(90, grace_s=0.5), Limit.LOST),
         (Queue(1000, client_hz=90), Limit.CLIENT),
-        (Queue(1000, client_hz=97), Limit.BACKLOG),
+        (Queue(1000, client_hz=97), Limit.GENERATOR),
         (Queue(1000, client_hz=99), None),
     ],
 )
@@ -188,16 +188,43 @@ def test_three_quarters_of_what_is_possible_is_sustained_and_four_thirds_are_not
 
 def test_what_speaks_against_latencies_is_said() -> None:
     load = paced(100, arrival=Arrival.CONSTANT)
-    assert remarks(Queue(1000).run(load), 100, 0) == []
-    assert remarks(Queue(1000, ahead=True).run(load), 100, AHEAD_S) == []
-    assert remarks(Queue(80).run(load), 100, 0) == [
+    assert remarks(Queue(1000).run(load), load, 0) == []
+    assert remarks(Queue(1000, ahead=True).run(load), load, AHEAD_S) == []
+    assert remarks(Queue(80).run(load), load, 0) == [
         "invalid: overloaded, latency grew all the time at 100 tasks/s"
     ]
-    dropping = remarks(Queue(90, grace_s=0.5).run(load), 100, 0)
-    assert dropping[-1].endswith("of 1000 tasks never started")
+    dropping = remarks(Queue(90, grace_s=0.5).run(load), load, 0)
+    assert dropping[-1].endswith("of 800 tasks never started")
     slow = Queue(1000, client_hz=100 * LEAST_OFFERED * 0.98).run(load)
     slow["accepted_ns"] = slow["submit_ns"].shift(-1).fillna(slow["submit_ns"].max())  # it is in the calls
-    assert remarks(slow, 100, 0)[0] == "invalid: the client could offer only 93% of 100 tasks/s"
+    assert remarks(slow, load, 0)[0] == "invalid: the client could offer only 93% of 100 tasks/s"
+
+
+def test_a_call_of_the_warm_up_that_blocks_is_not_blamed_on_the_generator() -> None:
+    """The last call before the measured part takes 400 ms; what is due meanwhile is sent when it returns."""
+    load = paced(100, 100, Arrival.CONSTANT)
+    tasks = Queue(1000).run(load)
+    due_ms = 10.0 * np.arange(load.n)
+    submit_ms = np.where((due_ms > 190) & (due_ms < 590), 590, due_ms)
+    for name, at_ms in {"submit": submit_ms, "accepted": submit_ms + np.where(due_ms == 190, 400, 0)}.items():
+        tasks[f"{name}_ns"] = pd.array(np.rint(at_ms * 1e6).astype(np.int64), "Int64")
+    tasks["start_ns"] = tasks["accepted_ns"] + 1
+    assert remarks(tasks, load, 0) == []
+    assert "generator fell behind" in remarks(tasks[tasks["index"] >= load.warmup_n], load, 0)[0]
+
+
+def test_a_generator_that_stopped_says_nothing_of_the_system() -> None:
+    """A step that fails only because nothing was sent for 600 ms is tried again."""
+    load = paced(100, 500, Arrival.CONSTANT)
+    tasks = Queue(1000).run(load)
+    due_ms = 10.0 * np.arange(load.n)
+    sent_ms = np.where((due_ms >= 3000) & (due_ms < 3600), 3600, due_ms)
+    for name in ("submit", "accepted", "start", "end"):
+        tasks[f"{name}_ns"] = pd.array(np.rint(sent_ms * 1e6).astype(np.int64), "Int64")
+    found = judge(tasks, load, OBJECTIVE_MS)
+    assert found.limit is Limit.GENERATOR
+    assert next_hz([found], 125) == FIRST * 125
+    assert sustainable_rate([found], OBJECTIVE_MS).note == "invalid: the generator fell behind in every step"
 
 
 # --- the search -------------------------------------------------------------------------------------
@@ -268,8 +295,7 @@ def test_a_system_that_drops_what_is_late_is_limited_by_that() -> None:
 
 def test_where_the_objective_is_not_met_at_any_rate_there_is_no_figure() -> None:
     found = rate_of(Queue(5000, look_s=1.0, ahead=True))
-    assert math.isnan(found.value)
-    assert found.low is None
+    assert (found.value, found.low, found.high) == (0, 0, 50)
     assert found.note.startswith("none was sustained, down to 50 tasks/s")
     assert f": {Limit.LATE} of 250 ms, it was 9" in found.note  # about 0.95 of a second
     names = {phase.name for phase in played(Queue(5000, look_s=1.0, ahead=True), loads=True).phases.values()}

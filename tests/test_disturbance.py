@@ -17,7 +17,8 @@ import psutil
 import pytest
 
 from bench import attempts, disturbance, session
-from bench.disturbance import Moment, Shares, Ticks, Watch, judge, noise, shares, ticks
+from bench.cputime import SHORTEST_S, Moment, Shares, Ticks, shares, ticks, usable_cpus
+from bench.disturbance import Watch, judge, noise
 from bench.errors import StoreError
 from bench.model import Cell, Metric, Status
 from bench.runner import Result
@@ -39,14 +40,14 @@ intr 1 2 3
 
 def test_a_quiet_machine_has_no_words() -> None:
     assert judge(1.0, 0.0, 0.0, 2) == ""
-    assert judge(1.25, 0.02, 0.2, 2) == ""
+    assert judge(1.5, 0.02, 0.2, 2) == ""
     assert judge(1.0, None, None, 2) == ""
 
 
 @pytest.mark.parametrize(
     ("seen", "words"),
     [
-        ((1.26, 0.0, 0.0, 2), "a fixed burn took 1.3x its usual time"),
+        ((1.56, 0.0, 0.0, 2), "a fixed burn took 1.6x its usual time"),
         ((1.0, 0.03, 0.0, 2), "the host took 3% of the CPU time"),
         ((1.0, 0.0, 0.21, 2), "other processes used 0.2 of 2 cores"),
         ((1.0, 0.0, 0.9, 8), "other processes used 0.9 of 8 cores"),
@@ -103,8 +104,7 @@ def test_what_cannot_be_known_is_unknown() -> None:
 def stopped_burners() -> Iterator[list[psutil.Process]]:
     """Three processes for every core that will burn CPU once they are continued."""
     spawned = [
-        subprocess.Popen([sys.executable, "-c", "while True: pass"])
-        for _ in range(3 * len(disturbance.usable_cpus()))
+        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3 * len(usable_cpus()))
     ]
     try:
         found = [psutil.Process(one.pid) for one in spawned]
@@ -132,7 +132,7 @@ def test_others_that_burn_on_every_core_are_found_by_their_cpu_time() -> None:
     with stopped_burners() as processes:
         before = watch.begin()
         burn(processes)
-        until_s = time.monotonic() + 2 * disturbance.SHORTEST_S
+        until_s = time.monotonic() + 2 * SHORTEST_S
         while time.monotonic() < until_s:
             pass
         found = watch.end(before, 0)
@@ -405,7 +405,7 @@ def test_a_cell_beside_busy_processes_is_disturbed_and_marked_also_the_second_ti
                 self.burning = True
                 burn(processes)
 
-    plan, target = planned(tmp_path, seconds=2 * disturbance.SHORTEST_S)
+    plan, target = planned(tmp_path, seconds=2 * SHORTEST_S)
     with stopped_burners() as processes:
         session.run(plan, target, Busy())
     found = only_cell(target)
@@ -433,3 +433,12 @@ def test_a_system_that_could_not_be_built_has_no_other_packages(
 def test_a_run_is_not_taken_up_with_other_packages() -> None:
     with pytest.raises(StoreError, match="rq has other packages now"):
         session.merged({"rq": {"packages": {"a": "1"}}}, {"rq": {"packages": {"a": "2"}}})
+
+
+def test_what_disturbed_from_the_start_is_seen_against_the_quiet_that_follows() -> None:
+    """1.0 times a baseline of 18 ms is 1.8 times one of 10 ms; what was quiet stays quiet."""
+    found = {"burn_ratio": 1.0, "baseline_ns": 18e6, "stolen_share": 0.0, "others_cores": None}
+    later = disturbance.again(found, 10e6)
+    assert (later.burn_ratio, later.baseline_ns) == (1.8, 10_000_000)
+    assert later.words == "a fixed burn took 1.8x its usual time"
+    assert disturbance.again(found, 17e6).words == ""

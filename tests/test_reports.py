@@ -826,7 +826,10 @@ def test_a_figure_of_a_disturbed_machine_is_neither_ranked_nor_compared(doubtful
         ("3 of 1000 tasks never started", "partial"),
         ("CPU used is a lower bound: no control groups here", "lower bound"),
         ("its last process joined after 30% of the time (1 of 3 trials)", "lower bound"),
-        ("RSS is an upper bound: it counts a page once in each of the processes that share it", "upper bound"),
+        (
+            "RSS is an upper bound: it counts a page once in each of the processes that share it",
+            "upper bound",
+        ),
         ("invalid: the wall clock was set by 1.00 s", "invalid"),
     ],
 )

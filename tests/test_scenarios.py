@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from bench import discovery, ledger, stats
+from bench import discovery, ledger, openloop, stats
 from bench.errors import CellError
 from bench.model import PHASE_SHIFT, SCHEDULE, Arrival, Kind, Load, Metric, Phase, Variant, Workers
 from bench.sampler import COLUMNS
 from bench.scenario import History, Seen, capacity_hz, quantiles, rate_hz
+from scenarios import capacity, memory
 
 MS = 1_000_000
 SECOND = 1_000_000_000
@@ -1075,3 +1076,262 @@ def test_a_schedule_is_held_for_all_its_ticks_and_the_one_after() -> None:
 def test_only_io_needs_the_io_server() -> None:
     for params, needed in (({"work": "io:5:1024"}, True), ({"work": "sleep:5"}, False), ({}, False)):
         assert SCENARIOS["throughput"].io(params) is needed
+
+
+# --- open loop --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first_ms", "middle_ms", "last_ms", "grew"),
+    [
+        (4, 4, 15, True),
+        (4, 15, 4, False),  # what recovers has not grown all the time
+        (5, 5, 15, False),  # 10 ms more are not enough, nor is twice as much
+        (11, 11, 22, False),
+        (11, 11, 23, True),
+        (0, 0, 10.1, True),
+    ],
+)
+def test_a_load_is_overloaded_when_its_end_is_much_slower_than_its_begin(
+    first_ms: float, middle_ms: float, last_ms: float, grew: bool
+) -> None:
+    quarter = np.ones(30)
+    found = openloop.overloaded(np.concatenate([first_ms * quarter, middle_ms * quarter, middle_ms * quarter,
+                                                last_ms * quarter]))  # fmt: skip
+    assert found is grew
+
+
+@pytest.mark.parametrize(
+    ("due", "submit", "share"),
+    [
+        ((0, 1, 5, 6), (0, 3, 7, 12), 0.5),
+        ((0, 1, 5, 6), (2, 3, 4, 5), 2.0),
+        ((0, 2), (0, 1), 2.0),
+        ((0, 9), (4, 4), 1.0),
+        ((7,), (9,), 1.0),
+    ],
+)
+def test_the_offered_share_is_told_from_the_first_and_the_last(
+    due: Sequence[int], submit: Sequence[int], share: float
+) -> None:
+    events = [task(1, i, due=at, submit=sent) for i, (at, sent) in enumerate(zip(due, submit, strict=True))]
+    assert openloop.offered_share(history(load(4), events).tasks) == share
+
+
+def test_a_submit_call_that_never_returned_delays_nothing() -> None:
+    """Two are due at once; what the first one's call took is not known."""
+    events: list[list[Event]] = [[(1, 0, Kind.SUBMIT, 5, 5)], task(1, 1, due=5, submit=5, accepted=9)]
+    assert openloop.generator_lag_ms(history(load(2), events).tasks, 0).tolist() == [0, 0]
+
+
+def test_what_was_never_submitted_is_not_judged() -> None:
+    events: list[list[Event]] = [
+        task(1, i, due=i * SECOND, start=i * SECOND, end=i * SECOND + 1) for i in range(9)
+    ]
+    events.append([(1, 9, Kind.START, 5, 0)])
+    (phase,) = load(9)
+    assert phase.load is not None
+    assert openloop.judge(history([phase], events).tasks, phase.load, 100.0).sustained
+
+
+@pytest.mark.parametrize(("gained", "grew"), [(4, False), (9, True)])
+def test_a_backlog_of_a_few_rounds_is_no_backlog(gained: int, grew: bool) -> None:
+    """100 tasks, one every 10 ms and one at a time; the last waits `gained` times as long as that."""
+    events = [
+        task(1, i, due=10 * i * MS, start=(at := round((10 * i + 0.1 * gained * i + 1) * MS)), end=at + MS)
+        for i in range(100)
+    ]
+    assert openloop.backlog_grew(history(load(100), events).tasks, 0) is grew
+
+
+# --- growth -----------------------------------------------------------------------------------------
+
+
+def growing(seconds: Sequence[float], mb: Callable[[float], float]) -> dict[str, Metric]:
+    """The growth of a stack of `mb` megabytes over a load of 1000 tasks, one ended every 0.1 s."""
+    tasks = history([QUEUE[0]], [task(1, i, start=0, end=i * 100 * MS) for i in range(1, 1001)]).tasks
+    total = pd.DataFrame(
+        {"t_ns": [round(at * 1e9) for at in seconds], "pss_bytes": [mb(at) * 1e6 for at in seconds]}
+    )
+    return {one.name: one for one in memory.growth(total.sample(frac=1, random_state=1), tasks)}
+
+
+def test_growth_is_told_per_1000_tasks_and_per_hour() -> None:
+    """3 MB in 100 s, in which 1000 tasks end; what was before the first hundred had ended does not count."""
+    found = growing([1, 9.9, *range(20, 100, 10), 100], lambda at: 900 if at < 10 else 50 + 0.03 * at)
+    assert rows(found.values()) == {
+        "growth_pss_per_1000": ("MB", 3, 9, ""),
+        "growth_pss_per_hour": ("MB", 108, 9, ""),
+    }
+    for one in found.values():
+        assert (one.low, one.high) == (pytest.approx(one.value), pytest.approx(one.value))
+        assert one.low is not None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "names", "note"),
+    [
+        ([20, 30], [], ""),
+        ([20, 30, 40], ["growth_pss_per_1000"], "n < 8"),
+        ([20, 30, 40, 50, 60, 79.5], ["growth_pss_per_1000"], "n < 8"),
+        ([20, 30, 40, 50, 60, 70, 80], ["growth_pss_per_1000", "growth_pss_per_hour"], "n < 8"),
+        ([20, 30, 40, 50, 60, 65, 70, 80], ["growth_pss_per_1000", "growth_pss_per_hour"], ""),
+        ([*range(110, 200, 10)], [], ""),  # after the load
+    ],
+)
+def test_growth_needs_samples_and_growth_per_hour_a_minute(
+    seconds: Sequence[float], names: list[str], note: str
+) -> None:
+    found = growing(seconds, lambda at: at % 7)
+    assert list(found) == names
+    assert {one.note for one in found.values()} <= {note}
+
+
+def test_growth_is_the_same_whenever_it_is_asked() -> None:
+    assert growing(range(20, 100), lambda at: at * at % 17) == growing(
+        range(20, 100), lambda at: at * at % 17
+    )
+
+
+def test_only_rss_is_an_upper_bound() -> None:
+    samples = [
+        sample(phase, "", at, "worker", processes=2, pss=10 * MB, uss=9 * MB, rss=16 * MB)
+        for at, phase in ((1, "idle"), (2, "loaded"))
+    ]
+    found = figures("memory", history(MEMORY, samples=samples))
+    marked = {name for name, one in found.items() if "counts a page once in each" in one.note}
+    assert marked == {
+        f"{what}_rss.{role}" for what in ("idle", "loaded", "peak") for role in ("worker", "total")
+    }
+    assert all(one.note == "" for name, one in found.items() if name not in marked)
+
+
+# --- the search for the sustainable rate ------------------------------------------------------------
+
+
+def good(rate_hz: float, n: int = 500) -> openloop.Verdict:
+    return openloop.Verdict(rate_hz, n, 9.0, None)
+
+
+def bad(rate_hz: float, limit: openloop.Limit = openloop.Limit.LATE) -> openloop.Verdict:
+    return openloop.Verdict(rate_hz, 300, 1234.5, limit)
+
+
+@pytest.mark.parametrize(
+    ("tried", "value", "n", "low", "high", "note"),
+    [
+        ([], math.nan, 0, None, None, "none was tried"),
+        ([bad(8), bad(4)], 0, 300, 0, 4,
+         "none was sustained, down to 4 tasks/s: P95 missed the objective of 250 ms, it was 1.23e+03 ms"),
+        ([bad(4, openloop.Limit.LOST)], 0, 300, 0, 4,
+         "none was sustained, down to 4 tasks/s: tasks were lost"),
+        ([good(80), good(100)], 100, 500, 100, None, "lower bound: all that was offered was sustained"),
+        ([good(100, 199)], 100, 199, 100, None, "lower bound: all that was offered was sustained; n < 200"),
+        ([good(100, 200), bad(109)], 100, 200, 100, 109, "limit: P95 missed the objective of 250 ms"),
+        ([good(100), bad(130, openloop.Limit.BACKLOG), bad(150)], 100, 500, 100, 130,
+         "limit: the backlog grew; lower bound: the steps were used up, 130 tasks/s failed"),
+    ],
+)  # fmt: skip
+def test_the_sustainable_rate_says_what_limits_it(
+    tried: list[openloop.Verdict], value: float, n: int, low: float | None, high: float | None, note: str
+) -> None:
+    found = capacity.sustainable_rate(tried, 250.0)
+    assert rows([found]) == {"sustainable_rate": ("tasks/s", value, n, note)}
+    assert (found.low, found.high) == (low, high)
+
+
+@pytest.mark.parametrize(
+    ("tried", "then"),
+    [
+        ([], 80),  # 0.8 of the burst's 100
+        ([good(80)], 100),
+        ([good(80), good(100)], 125),
+        ([good(80), good(100), good(390)], 400),  # not above what can be offered
+        ([good(400)], None),
+        ([bad(80)], 80 / 1.5),
+        ([bad(80), bad(53)], 53 / 1.5**2),
+        ([bad(80), bad(53), bad(24)], 24 / 1.5**4),
+        ([bad(80), bad(53), bad(24), bad(5)], 1),  # a hundredth of the burst's
+        ([bad(80), bad(1)], None),
+        ([good(80), bad(125)], 100),
+        ([good(80), bad(125), good(100), bad(111)], math.sqrt(11100)),
+        ([good(80), bad(125), good(101), bad(111)], None),
+    ],
+)
+def test_the_rate_to_try_next(tried: list[openloop.Verdict], then: float | None) -> None:
+    found = capacity.next_hz(tried, 100.0, 400.0)
+    assert found is then if then is None else found == exactly(then)
+
+
+def test_no_rate_is_tried_at_which_a_step_would_last_more_than_a_minute() -> None:
+    assert capacity.next_hz([bad(2)], 3.0) == exactly(2 / 1.5)
+    assert capacity.next_hz([bad(1)], 3.0) == exactly(50 / 60)
+    assert capacity.next_hz([bad(50 / 60)], 3.0) is None
+
+
+@pytest.mark.parametrize(
+    ("measured_n", "n", "warmup_n"), [(0.1, 2, 0), (4, 5, 1), (80, 100, 20), (1e6, 50_000, 10_000)]
+)
+def test_a_fifth_of_a_paced_load_is_warm_up(measured_n: float, n: int, warmup_n: int) -> None:
+    found = capacity.paced(12.5, measured_n, {"arrival": "constant", "work": "sleep:1"})
+    assert found == Load(n, Arrival.CONSTANT, 12.5, "sleep:1", warmup_n=warmup_n, seed=12_500)
+
+
+def test_a_system_is_told_ahead_by_the_longest_time_before_a_task_is_due() -> None:
+    ahead = [task(1, i, due=i * SECOND, submit=i * SECOND // 2) for i in (4, 6)]
+    assert capacity.lead_s(history(load(2), ahead).tasks) == 3.0
+    late = [task(1, i, due=SECOND, submit=2 * SECOND) for i in range(2)]
+    assert capacity.lead_s(history(load(2), late).tasks) == 0.0
+
+
+def test_a_capacity_cell_has_bursts_and_then_steps_and_then_loads() -> None:
+    """A burst of 20 tasks in 0.5 s lasts long enough; the first step is at 4/5 of its rate."""
+
+    def kept_up(n: int, rate_hz: float) -> Seen:
+        due = [round(i / rate_hz * 1e9) for i in range(n)]
+        return lambda: (
+            history([QUEUE[0]], [task(1, i, due=at, start=at, end=at + 1) for i, at in enumerate(due)]).tasks
+        )
+
+    seen = [drained(20, SECOND // 2), kept_up(80, 32.0), kept_up(100, 40.0)]
+    asked = {"steps": 2, "step_s": 2.0, "tasks": 100, "most_s": 4.0, "arrival": "constant", "work": "sleep:9"}
+    found = plan("capacity", seen, **asked)
+
+    def paced(name: str, rate_hz: float, n: int) -> Phase:
+        load_of = Load(n, Arrival.CONSTANT, rate_hz, "sleep:9", warmup_n=n // 5, seed=round(rate_hz * 1000))
+        return Phase(name, load_of, limit_s=120 + n / rate_hz)
+
+    assert found == [
+        Phase("burst of 20", Load(20, work="sleep:9")),
+        paced("step 1", 32.0, 80),
+        paced("step 2", 40.0, 100),
+        paced("load 10 %", 4.0, 20),
+        paced("load 30 %", 12.0, 60),
+        paced("load 50 %", 20.0, 100),
+        paced("load 70 %", 28.0, 125),
+        paced("load 90 %", 36.0, 125),
+    ]
+
+
+def test_a_share_of_the_rate_has_latencies_and_what_was_offered() -> None:
+    """Sent at half the planned rate, and the last never started."""
+    phases = [Phase("burst of 20", Load(1)), Phase("load 30 %", Load(5, Arrival.CONSTANT, 2.0, warmup_n=1))]
+    events: list[list[Event]] = [
+        task(2, i, due=i * SECOND // 2, submit=i * SECOND, start=i * SECOND + 2000 * MS if i < 4 else None)
+        for i in range(5)
+    ]
+    found = table("capacity", history(phases, events))
+    assert found["offered_rate_at30"] == ("tasks/s", 1, 4, "")
+    assert found["dispatch_latency_at30_p50"] == (
+        "ms", 3000, 3,
+        "invalid: generator fell behind (P99 lag 1985.0 ms); "
+        "invalid: the client could offer only 50% of 2 tasks/s; 1 of 4 tasks never started; n < 100",
+    )  # fmt: skip
+    ahead = [
+        task(2, i, due=(i + 2) * SECOND // 2, submit=i * SECOND // 2, start=i * SECOND) for i in range(5)
+    ]
+    told = table("capacity", history(phases, ahead, ahead=True))
+    assert told["offered_rate_at30"] == ("tasks/s", 2, 4, "")
+    assert told["dispatch_latency_at30_max"] == ("ms", 1000, 4, "")
+    fast = [task(2, i, due=i * SECOND, submit=(i + 5) * SECOND // 2) for i in range(5)]
+    assert table("capacity", history(phases, fast))["offered_rate_at30"] == ("tasks/s", 2, 4, "")

@@ -110,7 +110,7 @@ WITHOUT = [
     ("drops and duplicates", "counting by id", ledger, "fates", fates_by_totals),
     ("late dispatch", "stamps in the worker", History, "of", history_with(start_ns="accepted_ns")),
     ("stall", "counting from the due time", History, "of", history_with(due_ns="submit_ns")),
-    ("stopped generator", "its own lag", latency, "generator_lag_ms", lambda sent, _: np.zeros(len(sent))),
+    ("stopped generator", "its own lag", latency, "generator_lag_ms", lambda sent, *_: np.zeros(len(sent))),
     ("clock ahead", "comparing clocks", Tail, "_compare_clocks", nothing),
     ("clock back", "comparing clocks", Tail, "_compare_clocks", nothing),
     ("clock ahead", "the mark on its figures", Metric, "noted", lambda self, _: self),
@@ -121,6 +121,7 @@ WITHOUT = [
     ("hidden CPU", "all descendants", Group, "cpu_ns", only_children),
     ("false success", "asking what the library claims", Stack, "claims", nothing),
     ("skipped tick", "counting ticks without a run", ledger, "ticks", ticks_with(starts=1)),
+    ("repeated tick", "counting runs", ledger, "ticks", ticks_with(starts=1)),
     ("overlap", "comparing runs with those before", ledger, "ticks", ticks_with(overlapped=False)),
 ]
 
@@ -156,6 +157,8 @@ def test_evidence_needs_the_planted_value_inside_and_the_honest_one_clear_of_it(
     assert Evidence(2.0, "ms", inside, clear).good
     assert not Evidence(2.5, "ms", inside, clear).good, "the planted value lies outside"
     assert not Evidence(2.0, "ms", inside, inside).good, "the honest twin shows it as well"
+    assert not Evidence(2.0, "ms", Span(2.0, -1.0, 5.0), clear).good, "too wide to tell it from nothing"
+    assert not Evidence(2.0, "ms", inside, Span(math.nan, math.nan, math.nan)).good, "no honest figure"
     assert not Evidence(2.0, "ms", inside, clear, ("a mark",)).good
     assert not Evidence(2.0, "ms", Span(math.nan, math.nan, math.nan), clear).good
 

@@ -409,3 +409,14 @@ def test_how_often_an_interval_of_a_slope_holds_it(
 def test_what_has_no_slope_is_refused(x: list[float], y: list[float], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         stats.slope_interval(x, y, seed=0)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(1e-9, 1.0), max_size=20))
+def test_p_values_of_a_family_are_corrected_for_their_number(p_values: list[float]) -> None:
+    """Each times the size of the family over its rank, and never above that of a larger one."""
+    n, ordered = len(p_values), sorted(p_values)
+    by_definition = [
+        min(1.0, *(p * n / rank for rank, p in enumerate(ordered, 1) if p >= own)) for own in p_values
+    ]
+    assert stats.adjusted(p_values) == pytest.approx(by_definition)

@@ -53,7 +53,7 @@ _START: Final = "    def start(self) -> None:\n"
 
 _DRAIN: Final = {"tasks": DRAIN_TASKS}
 _PACED: Final = {"arrival": "constant", "rate": STALL_HZ, "tasks": STALL_TASKS, "warmup_s": 0.0}
-_TICKING: Final = {"every_s": 0.2, "ticks": TICKS}
+_TICKING: Final = {"every_s": 0.3, "ticks": TICKS}
 _COUNTED: Final = (_LOOP, f"        turn = 0\n{_LOOP}            turn += 1\n")
 
 
@@ -256,11 +256,18 @@ LIES: Final = (
         _TICKING,
     ),
     Lie(
+        "repeated tick",
+        f"runs {FAULTY_TICKS} of {TICKS} ticks twice",
+        (_COUNTED, (_TICK, f"{_TICK}            if turn % 5 == 0:\n    {_TICK}")),
+        "periodic",
+        _TICKING,
+    ),
+    Lie(
         "overlap",
         f"has {FAULTY_TICKS} of {TICKS} runs begin during another",
         (
             _COUNTED,
-            (_TICK, "            self.submit(Task(task.id, 'sleep:300') if turn % 5 == 2 else task)\n"),
+            (_TICK, "            self.submit(Task(task.id, 'sleep:450') if turn % 5 == 2 else task)\n"),
         ),
         "periodic",
         _TICKING,

@@ -56,8 +56,6 @@ def run(
             honest = known[twin]
             liar = _cell(home, folder, f"liar{number}", lie, lie.changes, doing)
             bad = [one for one in (honest, liar) if one.status is not Status.OK]
-            if any(one.status is Status.INTERRUPTED for one in bad):
-                raise KeyboardInterrupt
             if bad:
                 yield Finding(lie, None, f"{bad[0].status.value}: {bad[0].reason}")
             else:
@@ -96,15 +94,18 @@ def _cell(
     scenario = discovery.scenarios()[lie.scenario]
     cell = Cell(system.name, variant, lie.scenario, lie.params, 1)
     environment = environments.ensure(system)
-    return run_cell(cell, system, scenario, environment, home, path.parent / "cell", SLOTS, doing)
+    result = run_cell(cell, system, scenario, environment, home, path.parent / "cell", SLOTS, doing)
+    if result.status is Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    return result
 
 
 # --- the record of this machine ---------------------------------------------------------------------
 
 
 def no_difference(aa: Mapping[str, Any]) -> bool:
-    """Whether an A/A is compatible with at most 5 % of its comparisons being called different."""
-    return bool(aa["low"] <= AA_SHARE)
+    """Whether at most 5 % of the comparisons of an A/A were called different."""
+    return bool(aa["share"] <= AA_SHARE)
 
 
 def record(findings: Iterable[Finding], aa: Mapping[str, Any] | None = None) -> dict[str, Any]:
