@@ -11,7 +11,7 @@ from bench.errors import StoreError, UsageError, unknown
 from bench.model import Cell, System
 from bench.scenario import Scenario
 
-OVERHEAD_S = 3.0
+OVERHEAD_S = 1.0
 """A first guess at what a cell takes beside its phases; the progress line learns the rest."""
 
 

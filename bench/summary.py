@@ -129,7 +129,7 @@ def _remarks(note: str, trials: int) -> dict[str, None]:
     found = [remark for remark in note.split("; ") if remark]
     if trials > 1:
         found = [DISTURBED if remark.startswith(f"{DISTURBED}: ") else remark for remark in found]
-        found = [re.sub(r" \(P99 lag [\d.]+ ms\)$", "", remark) for remark in found]
+        found = [re.sub(r" \(P99 lag [\d.]+ ms\)$|, after \d+% of the time$", "", remark) for remark in found]
     return dict.fromkeys(found)
 
 

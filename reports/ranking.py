@@ -102,16 +102,18 @@ def ranked(
 def _with_ranks(best: Sequence[Line], scale: Scale) -> list[Line]:
     whys = [scale.why_not(line) if line.whole else "" for line in best]
     placed = [line for line, why in zip(best, whys, strict=True) if line.whole and why in ("", AT_FLOOR)]
+    # What is measured and not fit for a rank may stand anywhere.
+    unplaced = sum(line.whole and line.interval is not None for line in best) - len(placed)
     out = []
     for line, why in zip(best, whys, strict=True):
-        rank = _range(line, placed, scale) if line.whole and not why else ""
+        rank = _range(line, placed, unplaced, scale) if line.whole and not why else ""
         out.append(dataclasses.replace(line, rank=rank, unranked=why))
     return out
 
 
-def _range(line: Line, placed: Sequence[Line], scale: Scale) -> str:
+def _range(line: Line, placed: Sequence[Line], unplaced: int, scale: Scale) -> str:
     first = 1 + sum(scale.better(other, line) for other in placed)
-    last = len(placed) - sum(scale.better(line, other) for other in placed)
+    last = len(placed) + unplaced - sum(scale.better(line, other) for other in placed)
     return f"{first}" if first == last else f"{first}\N{EN DASH}{last}"
 
 

@@ -42,7 +42,7 @@ class Cpu(Scenario):
     }
 
     def seconds(self, params: Mapping[str, Any]) -> float:
-        return 3 + float(params["idle_s"]) + float(params["burn_s"])
+        return 1 + float(params["idle_s"]) + float(params["burn_s"])
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
         yield Phase("idle", wait="hold", hold_s=params["idle_s"])

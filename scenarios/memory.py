@@ -56,7 +56,7 @@ class Memory(Scenario):
     }
 
     def seconds(self, params: Mapping[str, Any]) -> float:
-        return 3 + float(params["idle_s"]) + float(params["tasks"] / params["rate"])
+        return 1 + float(params["idle_s"]) + float(params["tasks"] / params["rate"])
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
         yield Phase("idle", wait="hold", hold_s=params["idle_s"], memory=True)

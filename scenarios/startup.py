@@ -29,7 +29,7 @@ class Startup(Scenario):
         return bool(params["start"] == "cold")
 
     def seconds(self, params: Mapping[str, Any]) -> float:
-        return 4
+        return 1.5
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
         yield Phase("queue", Load(1), workers=Workers.DOWN, wait="queued")

@@ -66,7 +66,7 @@ class Throughput(Scenario):
     }
 
     def seconds(self, params: Mapping[str, Any]) -> float:
-        return 4 + 2.5 * float(params["seconds"])
+        return 1.5 + 2 * float(params["seconds"])
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
         limit = variant.queue_limit or MOST_TASKS
@@ -94,7 +94,7 @@ class Throughput(Scenario):
             notes.append(f"the drain lasted {lasted_s:.2g} s with {n} tasks")
         joined = last_joined_share(tasks)
         if joined > LATE_SHARE:
-            notes.append(f"its last process joined after {joined:.0%} of the time")
+            notes.append(f"its last process joined late, after {joined:.0%} of the time")
         yield Metric("throughput", "tasks/s", rate, n, note="; ".join(notes))
         accepted = tasks[tasks["accepted"] > 0]
         span_ns = int(accepted["accepted_ns"].max()) - int(accepted["submit_ns"].min())

@@ -420,8 +420,8 @@ def test_only_systems_that_promise_the_same_are_ranked_together(found: dict[str,
     }
     assert ranks == {
         ("at-least-once", "dramatiq", "redis"): "",  # some of its trials failed
-        ("at-least-once", "rq", "redis-simple"): "1\N{EN DASH}2",
-        ("at-least-once", "rq", "redis"): "1\N{EN DASH}2",
+        ("at-least-once", "rq", "redis-simple"): "1\N{EN DASH}3",
+        ("at-least-once", "rq", "redis"): "1\N{EN DASH}3",
         ("at-most-once", "celery", "redis"): "1",
         ("none", "schedule", "tight"): "1",
         ("none", "schedule", "poll-1s"): "2",
@@ -825,7 +825,7 @@ def test_a_figure_of_a_disturbed_machine_is_neither_ranked_nor_compared(doubtful
         ("2 of 6 trials failed: timeout: slow", "partial"),
         ("3 of 1000 tasks never started", "partial"),
         ("CPU used is a lower bound: no control groups here", "lower bound"),
-        ("its last process joined after 30% of the time (1 of 3 trials)", "lower bound"),
+        ("its last process joined late (1 of 3 trials)", "lower bound"),
         (
             "RSS is an upper bound: it counts a page once in each of the processes that share it",
             "upper bound",

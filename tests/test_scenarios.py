@@ -764,11 +764,11 @@ def drained_by(pids: Sequence[int], late_ms: int) -> History:
 @pytest.mark.parametrize(
     ("pids", "late_ms", "note"),
     [
-        ([1] * 10 + [2] * 10, 30, "its last process joined after 30% of the time"),
+        ([1] * 10 + [2] * 10, 30, "its last process joined late, after 30% of the time"),
         ([1] * 10 + [2] * 10, 5, ""),
         ([1] * 10 + [2] * 9, 30, ""),  # a process for every few tasks
         ([1] * 20, 30, ""),
-        ([1] * 15 + [2] * 10 + [3] * 5, 90, "its last process joined after 90% of the time"),
+        ([1] * 15 + [2] * 10 + [3] * 5, 90, "its last process joined late, after 90% of the time"),
     ],
 )
 def test_a_process_that_joins_a_drain_late_is_told(pids: list[int], late_ms: int, note: str) -> None:
@@ -1311,10 +1311,20 @@ def test_a_capacity_cell_has_bursts_and_then_steps_and_then_loads() -> None:
         paced("load 70 %", 28.0, 125),
         paced("load 90 %", 36.0, 125),
     ]
+    assert plan("capacity", seen, **{**asked, "tasks": 1})[3:] == [
+        paced(f"load {percent} %", 0.4 * percent, percent) for percent in (10, 30, 50, 70, 90)
+    ]
+
+
+def test_a_burst_that_was_over_in_less_than_half_a_second_is_tried_again() -> None:
+    for lasted_ms, then in ((490, "burst of 41"), (500, "step 1")):
+        steps = SCENARIOS["capacity"].phases(SCENARIOS["capacity"].values({}), Variant("v"))
+        assert next(steps).name == "burst of 20"
+        assert steps.send(drained(20, lasted_ms * MS)).name == then
 
 
 def test_a_share_of_the_rate_has_latencies_and_what_was_offered() -> None:
-    """Sent at half the planned rate, and the last never started."""
+    """Sent at half the planned rate, and the last never started; told ahead, but 0.4 s late; caught up."""
     phases = [Phase("burst of 20", Load(1)), Phase("load 30 %", Load(5, Arrival.CONSTANT, 2.0, warmup_n=1))]
     events: list[list[Event]] = [
         task(2, i, due=i * SECOND // 2, submit=i * SECOND, start=i * SECOND + 2000 * MS if i < 4 else None)
@@ -1327,11 +1337,15 @@ def test_a_share_of_the_rate_has_latencies_and_what_was_offered() -> None:
         "invalid: generator fell behind (P99 lag 1985.0 ms); "
         "invalid: the client could offer only 50% of 2 tasks/s; 1 of 4 tasks never started; n < 100",
     )  # fmt: skip
+    told_ms = [500 * i + 400 for i in range(5)]
     ahead = [
-        task(2, i, due=(i + 2) * SECOND // 2, submit=i * SECOND // 2, start=i * SECOND) for i in range(5)
+        task(2, i, due=(500 * i + 1000) * MS, submit=at * MS, start=(500 * i + 1900) * MS)
+        for i, at in enumerate(told_ms)
     ]
     told = table("capacity", history(phases, ahead, ahead=True))
     assert told["offered_rate_at30"] == ("tasks/s", 2, 4, "")
-    assert told["dispatch_latency_at30_max"] == ("ms", 1000, 4, "")
+    assert told["dispatch_latency_at30_max"] == (
+        "ms", 900, 4, "invalid: generator fell behind (P99 lag 400.0 ms)",
+    )  # fmt: skip
     fast = [task(2, i, due=i * SECOND, submit=(i + 5) * SECOND // 2) for i in range(5)]
     assert table("capacity", history(phases, fast))["offered_rate_at30"] == ("tasks/s", 2, 4, "")

@@ -403,7 +403,7 @@ def test_how_often_an_interval_of_a_slope_holds_it(
         ([], [], "needs values"),
         ([1, 2], [1, math.nan], "not finite"),
         ([1, 2, 3], [1, 2], "as many x as y, got 3 and 2"),
-        ([5, 5, 5], [1, 2, 3], "at least two different x"),
+        ([5, 5, 5], [1, 2, 3], "^a slope needs at least two different x$"),
     ],
 )
 def test_what_has_no_slope_is_refused(x: list[float], y: list[float], says: str) -> None:
@@ -420,3 +420,10 @@ def test_p_values_of_a_family_are_corrected_for_their_number(p_values: list[floa
         min(1.0, *(p * n / rank for rank, p in enumerate(ordered, 1) if p >= own)) for own in p_values
     ]
     assert stats.adjusted(p_values) == pytest.approx(by_definition)
+
+
+def test_a_line_through_three_points_has_an_interval_and_one_through_two_has_none() -> None:
+    straight = stats.slope_interval([1, 2, 3], [5, 7, 9], seed=0)
+    assert (straight.value, straight.low, straight.high, straight.coverage) == (2, 2, 2, 0.95)
+    two = stats.slope_interval([1, 1, 2, 2], [5, 5, 7, 7], seed=0)
+    assert (two.value, two.low, two.high, two.coverage) == (2, None, None, 0)
