@@ -80,3 +80,10 @@ def lock(session: nox.Session) -> None:
     """Refresh the lock file of every adapter (`-- NAME ...` for some)."""
     install(session)
     session.run("schedbench", "lock", *session.posargs)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """How many planted bugs the tests of the pure core notice, and which not. Takes half an hour."""
+    install(session, "tests", "mutants")
+    session.run("python", "-m", "tests.mutants.run", *session.posargs)

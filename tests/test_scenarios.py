@@ -1134,14 +1134,50 @@ def test_what_was_never_submitted_is_not_judged() -> None:
     assert openloop.judge(history([phase], events).tasks, phase.load, 100.0).sustained
 
 
-@pytest.mark.parametrize(("gained", "grew"), [(4, False), (9, True)])
-def test_a_backlog_of_a_few_rounds_is_no_backlog(gained: int, grew: bool) -> None:
+@pytest.mark.parametrize(
+    ("gained", "since", "grew"), [(4, 0, False), (9, 0, True), (7, 50, False), (10, 50, True)]
+)
+def test_a_backlog_of_a_few_rounds_is_no_backlog(gained: int, since: int, grew: bool) -> None:
     """100 tasks, one every 10 ms and one at a time; the last waits `gained` times as long as that."""
     events = [
         task(1, i, due=10 * i * MS, start=(at := round((10 * i + 0.1 * gained * i + 1) * MS)), end=at + MS)
         for i in range(100)
     ]
-    assert openloop.backlog_grew(history(load(100), events).tasks, 0) is grew
+    assert openloop.backlog_grew(history(load(100), events).tasks, 10 * since * MS) is grew
+
+
+def test_the_warm_up_may_be_sent_late() -> None:
+    """The first five of ten are sent half a second late; all start 0.3 s after that, which is too late."""
+    sent_ns = [round((i + (0.5 if i < 5 else 0)) * SECOND) for i in range(10)]
+    events = [
+        task(1, i, due=i * SECOND, submit=at, start=at + 300 * MS, end=at + 301 * MS)
+        for i, at in enumerate(sent_ns)
+    ]
+    made = history(load(10, warmup=5, rate_hz=1.0), events)
+    (phase,) = made.phases.values()
+    assert phase.load is not None
+    assert openloop.judge(made.tasks, phase.load, 250.0).limit is openloop.Limit.LATE
+    assert openloop.judge(made.tasks, dataclasses.replace(phase.load, warmup_n=0), 250.0).limit is (
+        openloop.Limit.GENERATOR
+    )
+    found = figures("latency", made)
+    assert (found["generator_lag_max"].value, found["generator_lag_max"].n) == (0, 5)
+    assert found["dispatch_latency_max"].note == ""
+
+
+def test_the_first_measured_task_counts_for_what_was_offered() -> None:
+    """After one of warm-up, the second of two is sent a second late, when the call before has returned."""
+    events = [
+        task(1, 0),
+        task(1, 1, due=SECOND, accepted=3 * SECOND, start=SECOND),
+        task(1, 2, due=2 * SECOND, submit=3 * SECOND, start=3 * SECOND),
+    ]
+    made = history(load(3, warmup=1, rate_hz=1.0), events)
+    (phase,) = made.phases.values()
+    assert phase.load is not None
+    assert openloop.offered_remarks(made.tasks, phase.load, 0) == [
+        "the client could offer only 50% of 1 tasks/s"
+    ]
 
 
 # --- growth -----------------------------------------------------------------------------------------
@@ -1188,9 +1224,9 @@ def test_growth_needs_samples_and_growth_per_hour_a_minute(
 
 
 def test_growth_is_the_same_whenever_it_is_asked() -> None:
-    assert growing(range(20, 100), lambda at: at * at % 17) == growing(
-        range(20, 100), lambda at: at * at % 17
-    )
+    once, again = (growing(range(20, 100), lambda at: math.sin(at * at)) for _ in range(2))
+    assert once == again
+    assert once["growth_pss_per_1000"].low != once["growth_pss_per_1000"].high
 
 
 def test_only_rss_is_an_upper_bound() -> None:
@@ -1226,6 +1262,8 @@ def bad(rate_hz: float, limit: openloop.Limit = openloop.Limit.LATE) -> openloop
         ([bad(4, openloop.Limit.LOST)], 0, 300, 0, 4,
          "none was sustained, down to 4 tasks/s: tasks were lost"),
         ([good(80), good(100)], 100, 500, 100, None, "lower bound: all that was offered was sustained"),
+        ([good(80), bad(100, openloop.Limit.GENERATOR)], 80, 500, 80, None,
+         "lower bound: the generator fell behind above it"),
         ([good(100, 199)], 100, 199, 100, None, "lower bound: all that was offered was sustained; n < 200"),
         ([good(100, 200), bad(109)], 100, 200, 100, 109, "limit: P95 missed the objective of 250 ms"),
         ([good(100), bad(130, openloop.Limit.BACKLOG), bad(150)], 100, 500, 100, 130,
@@ -1349,3 +1387,62 @@ def test_a_share_of_the_rate_has_latencies_and_what_was_offered() -> None:
     )  # fmt: skip
     fast = [task(2, i, due=i * SECOND, submit=(i + 5) * SECOND // 2) for i in range(5)]
     assert table("capacity", history(phases, fast))["offered_rate_at30"] == ("tasks/s", 2, 4, "")
+
+
+def paced_by(load_of: Load, ahead_s: int, late_ms: int, took_ms: int) -> list[list[Event]]:
+    """A constant load, told `ahead_s` before it is due and `late_ms` late; started `took_ms` after due."""
+    due_ns = [round((ahead_s + i / load_of.rate_hz) * 1e9) for i in range(load_of.n)]
+    return [
+        task(1, i, due=due, submit=due - ahead_s * SECOND + late_ms * MS, start=due + took_ms * MS,
+             end=due + took_ms * MS + 1)
+        for i, due in enumerate(due_ns)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "late_ms", "ours"), [(0, 0, False), (0, 400, True), (1, 0, False), (1, 400, True)]
+)
+def test_a_step_in_which_the_generator_fell_behind_is_tried_again(
+    ahead_s: int, late_ms: int, ours: bool
+) -> None:
+    """The objective is missed in any case; a step with the system to blame is followed by a slower one."""
+    steps = SCENARIOS["capacity"].phases(SCENARIOS["capacity"].values({"arrival": "constant"}), Variant("v"))
+    next(steps)
+    burst = paced_by(Load(20, Arrival.CONSTANT, 20.0), ahead_s, 0, 1)
+    step = steps.send(lambda: history([QUEUE[0]], burst).tasks)
+    assert step.load is not None
+    made = history([dataclasses.replace(step, name="step 1")], paced_by(step.load, ahead_s, late_ms, 900),
+                   ahead=bool(ahead_s))  # fmt: skip
+    then = steps.send(lambda: made.tasks)
+    assert then.load is not None
+    assert then.load.rate_hz == exactly(step.load.rate_hz / (1 if ours else 1.5))
+    note = figures("capacity", made, arrival="constant")["sustainable_rate"].note
+    assert ("the generator fell behind in every step" in note) is ours
+
+
+@pytest.mark.parametrize("ahead_s", [0, 1])
+def test_memory_of_a_load_that_was_not_offered_as_planned_says_so(ahead_s: int) -> None:
+    phases = [Phase("loaded", Load(9, Arrival.CONSTANT, 1.0), memory=True), Phase("idle", memory=True)]
+    samples = [
+        sample(phase, "", at * SECOND, "worker", pss=at * MB, uss=MB, rss=at * MB)
+        for phase in ("idle", "loaded")
+        for at in range(1, 9)
+    ]
+
+    def notes(late_ms: int, each_ms: int) -> tuple[set[str], set[str]]:
+        events = [
+            task(1, i, due=(i + ahead_s) * SECOND, submit=(i * (1000 + each_ms) + late_ms) * MS,
+                 start=(i * (1000 + each_ms) + ahead_s * 1000 + late_ms + 1) * MS, end=i * SECOND + 1)
+            for i in range(9)
+        ]  # fmt: skip
+        found = figures("memory", history(phases, events, samples, ahead=bool(ahead_s)))
+        assert "growth_pss_per_1000" in found
+        of_load = {one.note.replace("n < 8", "").strip("; ") for name, one in found.items()
+                   if name.startswith(("loaded", "peak", "growth"))}  # fmt: skip
+        return of_load, {one.note for name, one in found.items() if name.startswith(("idle", "proc", "comp"))}
+
+    assert notes(0, 0) == ({""}, {""})
+    assert notes(500, 0) == ({"generator fell behind (P99 lag 500.0 ms)"}, {""})
+    assert notes(0, 1000) == (
+        {"generator fell behind (P99 lag 7920.0 ms); the client could offer only 50% of 1 tasks/s"}, {""},
+    )  # fmt: skip
