@@ -194,6 +194,19 @@ def test_a_change_must_fit_the_reference_adapter() -> None:
         trial.planted((("self", ""),))
 
 
+def test_the_record_keeps_the_last_a_a(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    aa = {"share": 0.1, "low": 0.03, "high": 0.24, "different": 4, "n": 40}
+    with_aa = selftest.record([], aa)
+    assert with_aa["outcome"] == "failed", "more than 5 % were called different"
+    selftest.save(with_aa)
+    selftest.save(selftest.record([]))
+    kept = selftest.outcome()
+    assert kept is not None
+    assert kept["outcome"] == "passed"
+    assert kept["aa"] == {"date": with_aa["date"], **aa}
+
+
 def test_an_unknown_lie_is_one_line(schedbench: Command) -> None:
     done = schedbench("selftest", "drop")
     assert done.returncode == 2
