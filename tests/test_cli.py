@@ -213,7 +213,8 @@ def test_summary(reference: Path) -> None:
     keys = [(row["scenario"], row["params"], row["trial"], row["metric"]) for row in found]
     assert len(set(keys)) == len(keys)
     for scenario, params, trial, metric in keys:
-        if not trial:
+        # Shares of a rate are offered only in a trial that found a rate: one step may find none.
+        if not trial and not (scenario == "capacity" and "_at" in metric):
             assert (scenario, params, "1", metric) in keys
             assert (scenario, params, "2", metric) in keys
 
