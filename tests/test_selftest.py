@@ -115,7 +115,7 @@ WITHOUT = [
     ("clock back", "comparing clocks", Tail, "_compare_clocks", nothing),
     ("clock ahead", "the mark on its figures", Metric, "noted", lambda self, _: self),
     ("clock back", "counting negative latencies", ledger, "negative", lambda _: 0),
-    ("leak", "the slope of PSS over tasks", memory, "growth", nothing),
+    ("leak", "the slope of PSS over tasks", memory, "growth", lambda *_: ()),
     ("shared pages", "PSS", sampler, "memory", rss_for_pss),
     ("shared pages", "the flag on RSS", memory, "rss_remark", lambda *_: ""),
     ("hidden CPU", "all descendants", Group, "cpu_ns", only_children),
