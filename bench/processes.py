@@ -195,7 +195,10 @@ class Group:
             child.stopping = True
         self._kill(None)
         self.children = []
-        used_ns = sum(self.cpu_ns({}).values()) if self.groups else None
+        used_ns = None
+        if self.groups:
+            with contextlib.suppress(FileNotFoundError):  # ended before, and its groups are gone
+                used_ns = sum(self.cpu_ns({}).values())
         for group in self.groups.values():
             group.remove()
         if self.folder is not None:
