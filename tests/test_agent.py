@@ -280,17 +280,10 @@ def test_the_phase_and_the_index_of_a_task_stand_in_its_id(load: Load, phase: in
     assert all(task < SCHEDULE for task in planned)
 
 
-@pytest.mark.parametrize(
-    "phase",
-    [
-        -1,
-        pytest.param(2**31, marks=pytest.mark.xfail(strict=True, reason="its ids are those of schedules")),
-        2**32,
-    ],
-)
+@pytest.mark.parametrize("phase", [-1, 2**31, 2**32], ids=["negative", "of schedules", "too large"])
 def test_an_id_that_does_not_fit_is_refused_and_not_wrapped(folder: Path, phase: int) -> None:
     sent: list[Task] = []
-    with pytest.raises((ValueError, struct.error)):
+    with pytest.raises(ValueError, match="does not fit"):
         pacer.pace(pacer.tasks(Load(1), phase, ahead=False), time.monotonic_ns(), sent.append)
     assert sent == []
     assert len(ledger.read(folder).records) == 0

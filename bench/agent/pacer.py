@@ -12,7 +12,7 @@ from itertools import accumulate
 from time import monotonic_ns, sleep
 
 from bench.agent.probe import stamp
-from bench.model import AHEAD_S, PHASE_SHIFT, Arrival, Kind, Load, Task
+from bench.model import AHEAD_S, PHASE_SHIFT, SCHEDULE, Arrival, Kind, Load, Task
 
 
 def offsets_ns(load: Load) -> list[int]:
@@ -37,7 +37,12 @@ def tasks(load: Load, phase: int, ahead: bool) -> list[tuple[int, int, Task]]:
 
     With `ahead`, for systems that can only run a task some whole seconds later, every task is due
     `AHEAD_S` after it is sent; otherwise at that moment.
+
+    Raises:
+        ValueError: the phase has a number that ids have no room for.
     """
+    if not 0 <= phase < SCHEDULE >> PHASE_SHIFT:
+        raise ValueError(f"phase {phase} does not fit into the id of a task")
     payload = "x" * load.payload_bytes
     first = phase << PHASE_SHIFT
     delay_s = AHEAD_S if ahead else 0
