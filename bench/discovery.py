@@ -19,7 +19,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from bench.errors import UsageError, unknown
-from bench.model import System, Variant
+from bench.model import PARITY, Changed, Parity, System, Variant
 
 if TYPE_CHECKING:
     from bench.scenario import Scenario
@@ -34,10 +34,12 @@ _VARIANT_NAME: Final = re.compile(
 _SCRIPT_KEYS: Final[Mapping[str, type]] = {"requires-python": str, "dependencies": list, "tool": dict}
 _SYSTEM_KEYS: Final[Mapping[str, type]] = {
     "title": str, "family": str, "homepage": str, "capabilities": list, "default": list, "variants": dict,
+    "parity": dict, "changed": dict,
 }  # fmt: skip
 _VARIANT_KEYS: Final[Mapping[str, type]] = {
     "summary": str, "services": list, "guarantee": str, "source": str, "settings": dict,
     "max_slots": int, "queue_limit": int, "settle_s": float, "start_s": float,
+    "batch": bool, "heavy": bool, "canary_ms": int, "parity": dict, "changed": dict,
 }  # fmt: skip
 
 
@@ -78,13 +80,15 @@ def load(path: Path) -> System:
     top = _Table(f"{path}", header)
     top.check(_SCRIPT_KEYS, required=_SCRIPT_KEYS)
     own = _Table(f"{path} [tool.schedbench]", header["tool"].get("schedbench"))
-    own.check(_SYSTEM_KEYS, required=_SYSTEM_KEYS.keys() - {"default"})
+    own.check(_SYSTEM_KEYS, required=_SYSTEM_KEYS.keys() - {"default", "parity", "changed"})
     own.one_of("family", FAMILIES)
     declared = own.values["variants"]
     if not declared:
         raise UsageError(f"{own.place}: declare at least one variant, [tool.schedbench.variants.NAME]")
+    shared = {key: own.values.get(key, {}) for key in ("parity", "changed")}
     variants = {
-        name: _variant(f"{path} [tool.schedbench.variants.{name}]", name, declared[name]) for name in declared
+        name: _variant(f"{path} [tool.schedbench.variants.{name}]", name, declared[name], shared)
+        for name in declared
     }
     default = own.strings("default") or tuple(variants)[:1]
     for name in default:
@@ -119,16 +123,42 @@ def _header(path: Path, text: str) -> dict[str, Any]:
         raise UsageError(f"{path}: the header is not valid TOML: {error}") from error
 
 
-def _variant(place: str, name: str, values: object) -> Variant:
+def _variant(place: str, name: str, values: object, shared: Mapping[str, Mapping[str, object]]) -> Variant:
+    """A variant; what it says of parity and of changed settings goes over what its system says."""
     if not _VARIANT_NAME.fullmatch(name):
         raise UsageError(f"{place}: a variant's name is made of letters, digits and '-', and is not 'all'")
     table = _Table(place, values)
     table.check(_VARIANT_KEYS, required=["guarantee"])
     table.one_of("guarantee", GUARANTEES)
-    for key in ("max_slots", "queue_limit"):
+    for key in ("max_slots", "queue_limit", "canary_ms"):
         if table.values.get(key, 1) < 1:
             raise UsageError(f"{place}: {key} must be at least 1, got {table.values[key]}")
-    return Variant(name=name, **{**table.values, "services": table.strings("services")})
+    own = {key: {**shared[key], **table.values.get(key, {})} for key in shared}
+    for key in own["parity"]:
+        if key not in PARITY:
+            raise UsageError(f"{place} parity: {unknown('key', key, PARITY)}")
+    return Variant(
+        name=name,
+        **{
+            **table.values,
+            "services": table.strings("services"),
+            "parity": {
+                key: Parity(*_texts(f"{place} parity", own["parity"], key, 2)) for key in own["parity"]
+            },
+            "changed": {
+                key: Changed(*_texts(f"{place} changed", own["changed"], key, 3)) for key in own["changed"]
+            },
+        },
+    )
+
+
+def _texts(place: str, table: Mapping[str, object], key: str, n: int) -> list[str]:
+    """The `n` texts under `key`, the last of them a link."""
+    found = table[key]
+    texts = [item for item in found if isinstance(item, str)] if isinstance(found, list) else []
+    if texts != found or len(texts) != n or not texts[-1].startswith("https://"):
+        raise UsageError(f"{place}: {key} must be a list of {n} texts, the last one a link, got {found!r}")
+    return texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +180,7 @@ class _Table:
             if key not in keys:
                 raise UsageError(f"{self.place}: {unknown('key', key, keys)}")
             wanted = (int, float) if keys[key] is float else keys[key]
-            if not isinstance(value, wanted) or isinstance(value, bool):
+            if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
                 raise UsageError(f"{self.place}: {key} must be a {keys[key].__name__}, got {value!r}")
         missing = [key for key in keys if key in set(required) - self.values.keys()]
         if missing:

@@ -206,15 +206,18 @@ EARLY_NS: Final = 5_000_000
 def ticks(records: Records, every_ns: int, until_ns: int) -> pd.DataFrame:
     """One row per turn of one schedule, from the `due_ns` of its SUBMIT to `until_ns`.
 
+    Without a SUBMIT, its first run was the first that was due: a process of its own keeps the schedule.
+
     A turn lasts from its due time to the next one. Columns: `due_ns`; `planned`, False for turns before
     the first that was due, which stand here only where something ran in them; `start_ns` of the first run
     in it, nullable; `starts`, 0 for a tick that was skipped; `overlapped`, whether one of its runs began
     before an earlier run of the same schedule had ended. A run that has not ended overlaps all later ones.
 
     Raises:
-        ValueError: `records` has no SUBMIT.
+        ValueError: `records` has neither a SUBMIT nor a START.
     """
-    first_due_ns = int(records["aux"][records["kind"] == Kind.SUBMIT].min())
+    told = records["aux"][records["kind"] == Kind.SUBMIT]
+    first_due_ns = int(told.min() if len(told) else records["t_ns"][records["kind"] == Kind.START].min())
     runs, _, outcome, outcome_ns = _attempts(records, np.zeros(len(records), np.intp))
     ended = (outcome == Kind.END) | (outcome == Kind.FAIL)
     end_ns = np.where(ended, outcome_ns, np.iinfo(np.int64).max)

@@ -92,9 +92,11 @@ def expand(
     trials: int | None,
     seed: int,
     sets: Mapping[str, Mapping[str, Any]],
+    named: bool = False,
 ) -> list[Cell]:
     """Every cell of a run, in the order in which to run them: the same for the same arguments.
 
+    Heavy variants have fewer where a profile says so, unless the scenarios were `named`.
     A configuration that several entries of a profile come to, with `sets` applied, is measured once.
     Each trial of everything comes before the next trial of anything, so that a slow hour of the
     machine falls on all systems alike; within a trial the order is random by `seed`.
@@ -102,10 +104,12 @@ def expand(
     blocks: dict[int, dict[str, Cell]] = {}
     planned: set[tuple[object, ...]] = set()
     for name, scenario in scenarios.items():
-        wanted = [(grid.trials, params) for grid in scenario.profiles[profile] for params in grid.params]
-        for (most, params), (system, variant) in itertools.product(wanted, variants):
+        wanted = [(grid, params) for grid in scenario.profiles[profile] for params in grid.params]
+        for (grid, params), (system, variant) in itertools.product(wanted, variants):
             own = {**params, **sets.get(name, {})}
-            for trial in range(1, (trials or most) + 1):
+            fewer = variant.heavy and not named and grid.heavy is not None
+            most = grid.heavy if fewer else grid.trials
+            for trial in range(1, (trials or most if most else 0) + 1):
                 asked = (system.name, variant.name, name, trial, *scenario.values(own).items())
                 if asked not in planned:
                     planned.add(asked)

@@ -150,14 +150,50 @@ class Role(enum.StrEnum):
     DAEMON = "daemon"
     SERVER = "server"
     WEBSERVER = "webserver"
+    DAG_PROCESSOR = "dag-processor"
+    CODE_SERVER = "code-server"
     BROKER = "broker"
     DATABASE = "database"
     HARNESS = "harness"  # ours (the io server): never counted into a figure
 
 
 @dataclass(frozen=True)
+class Changed:
+    """A setting that differs from the vendor's default: its value here, why, and the vendor's page."""
+
+    value: str
+    why: str
+    link: str
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How a variant does one thing that decides what its figures mean, and the vendor's page on it."""
+
+    words: str
+    link: str
+
+
+PARITY: Final[Mapping[str, str]] = {
+    "slots": "what a slot is",
+    "runs_in": "what a task runs in",
+    "acknowledgement": "when a task counts as taken",
+    "persistence": "what outlives a restart",
+    "results": "what is kept of a result",
+    "prefetch": "tasks taken in advance",
+    "polling": "how work is found",
+}
+"""What two variants must be compared by before their figures are."""
+
+
+@dataclass(frozen=True)
 class Variant:
-    """One configuration of a system, as its adapter's header declares it."""
+    """One configuration of a system, as its adapter's header declares it.
+
+    `batch`: many tasks go into one run (the adapter is a `Batch`). `heavy`: it takes long to set up, or
+    reaches a few tasks a second. The bodies of canaries sleep `canary_ms`, long enough for as many to
+    overlap as there are slots.
+    """
 
     name: str
     summary: str = ""
@@ -169,6 +205,11 @@ class Variant:
     queue_limit: int | None = None
     settle_s: float = 20.0
     start_s: float = 60.0
+    batch: bool = False
+    heavy: bool = False
+    canary_ms: int = 20
+    parity: Mapping[str, Parity] = field(default_factory=dict)
+    changed: Mapping[str, Changed] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

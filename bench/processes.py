@@ -43,6 +43,17 @@ class Child:
         lines = [line.strip() for line in plain.splitlines() if line.strip()]
         return " | ".join(lines[-LOG_LINES:])[-LOG_CHARACTERS:]
 
+    def ended(self) -> bool:
+        """Whether it has exited."""
+        return self.popen.poll() is not None
+
+    def epitaph(self, name: str) -> str:
+        """How it ended, and what it said last."""
+        return (
+            f"{name} exited with status {self.popen.returncode}; its last lines: "
+            f"{self.last_lines() or '(none)'}"
+        )
+
 
 class Group:
     """All processes of one cell."""
@@ -163,10 +174,7 @@ class Group:
         """
         for child in self.children:
             if not child.stopping and child.popen.poll() is not None:
-                raise ProcessDied(
-                    f"{child.role} exited with status {child.popen.returncode}; its last lines: "
-                    f"{child.last_lines() or '(none)'}"
-                )
+                raise ProcessDied(child.epitaph(child.role))
 
     # -- ending
 

@@ -11,8 +11,8 @@ from bench.errors import StoreError, UsageError, unknown
 from bench.model import Cell, System
 from bench.scenario import Scenario
 
-OVERHEAD_S = 1.0
-"""A first guess at what a cell takes beside its phases; the progress line learns the rest."""
+OVERHEAD_S, HEAVY_S = 1.0, 40.0
+"""First guesses at what a cell takes beside its phases; the progress line learns the rest."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Plan:
     def seconds(self, cell: Cell) -> float:
         """An estimate of how long a cell takes."""
         scenario = self.scenarios[cell.scenario]
-        return OVERHEAD_S + scenario.seconds(scenario.values(cell.params))
+        heavy = self.systems[cell.system].variants[cell.variant].heavy
+        return (HEAVY_S if heavy else OVERHEAD_S) + scenario.seconds(scenario.values(cell.params))
 
 
 def plan(request: Request) -> Plan:
@@ -77,6 +78,7 @@ def plan(request: Request) -> Plan:
         trials=request.trials,
         seed=request.seed,
         sets=matrix.overrides(request.sets, scenarios),
+        named=bool(request.scenarios),
     )
     return Plan(request, {system.name: system for system, _ in chosen}, scenarios, cells)
 

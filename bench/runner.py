@@ -150,9 +150,13 @@ class _Play:
                 cpu_source,
                 found.records[is_scheduled],
                 self.claims,
+                self.stack.seconds,
             )
             metrics += history.fates(self.scenario.deadline_s)
-            metrics += self.scenario.metrics(history, self.params)
+            try:
+                metrics += self.scenario.metrics(history, self.params)
+            except CellError as error:
+                status, reason = Status.ERROR, str(error)
         for what in self._clock_faults(details):
             metrics = [metric.noted(f"invalid: {what}") for metric in metrics]
         return Result(status, reason, metrics, details, found.records, tasks, resources)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from bench import ledger, stats
-from bench.errors import CellError
+from bench.errors import CellError, Unsupported
 from bench.model import (
     AHEAD_S,
     PHASE_SHIFT,
@@ -33,9 +33,13 @@ from bench.model import (
 )
 
 __all__ = [
-    "AHEAD_S", "Arrival", "Grid", "History", "Load", "Metric", "Parameter", "Phase", "Phases",
-    "Scenario", "Seen", "System", "Variant", "Workers", "capacity_hz", "quantiles", "rate_hz", "stats",
+    "AHEAD_S", "BATCHES", "Arrival", "Grid", "History", "Load", "Metric", "Parameter", "Phase", "Phases",
+    "Scenario", "Seen", "System", "Unsupported", "Variant", "Workers", "bursts", "capacity_hz",
+    "first_tasks", "quantiles", "rate_hz", "stats",
 ]  # fmt: skip
+
+BATCHES = "its tasks are handed over in batches: see the variant that takes them one by one"
+"""Why a variant cannot be asked what happens to one task at a time."""
 
 Seen = Callable[[], pd.DataFrame]
 """The `ledger.per_task` frame of one phase's tasks as they are when it is called."""
@@ -56,10 +60,14 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Grid:
-    """Part of what a profile runs: `trials` of each entry of `params` (overrides of the defaults)."""
+    """Part of what a profile runs: `trials` of each entry of `params` (overrides of the defaults).
+
+    Heavy variants have `heavy` trials where it is given, unless the user named the scenario.
+    """
 
     trials: int
     params: Sequence[Mapping[str, Any]] = ({},)
+    heavy: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,8 @@ class History:
     `tasks` is `ledger.per_task`'s frame, `resources` the sampler's (one row per role and sample),
     `phases` the phases by number, `spawned_ns` when the processes that run tasks were last spawned in
     each phase. Times are CLOCK_MONOTONIC ns. `scheduled` holds the events of schedules; `claims` what the
-    library itself says of tasks by id (True for success), None where it was not asked.
+    library itself says of tasks by id (True for success), None where it was not asked. `set_up_s` is what
+    setting up took, by step, in s.
     """
 
     tasks: pd.DataFrame
@@ -80,6 +89,7 @@ class History:
     cpu_source: str
     scheduled: ledger.Records | None = None
     claims: Mapping[int, bool] | None = None
+    set_up_s: Mapping[str, float] = field(default_factory=dict)
 
     def number(self, name: str) -> int:
         """The number of the phase called `name`."""
@@ -109,10 +119,16 @@ class History:
         return begin.set_index("role")["cpu_ns"].reindex(by_role.index, fill_value=0), by_role, seconds
 
     def ticks(self, name: str) -> pd.DataFrame:
-        """The ticks of the schedule of a phase that were due at least one interval before its end."""
+        """The ticks of the schedule of a phase that were due at least one interval before its end.
+
+        Raises:
+            CellError: it is not known when the first was due, because none ever came.
+        """
         number = self.number(name)
         records = ledger.joined([] if self.scheduled is None else [self.scheduled])
         own = records[records["task"] == SCHEDULE | number << PHASE_SHIFT]
+        if not len(own):
+            raise CellError("the schedule never ticked")
         every_ns = round(self.phases[number].every_s * 1e9)
         samples = self.samples(name)
         end_ns = int(samples["t_ns"][samples["edge"] == "end"].iloc[0])
@@ -152,6 +168,32 @@ def quantiles(name: str, ms: np.ndarray, note: str = "") -> Iterator[Metric]:
         )  # fmt: skip
     if len(ms):
         yield Metric(f"{name}_max", "ms", float(ms.max()), len(ms), note=note)
+
+
+FIRST_TASKS, FIRST_HEAVY, BURST_S, MORE = 20, 10, 1.0, 10
+"""Bursts grow from so few tasks (the second: of heavy variants), at most so many times each, until one lasts
+about so long: what a burst of a few tasks promises can be far too much."""
+
+
+def first_tasks(variant: Variant) -> int:
+    """How many tasks of a variant are enough to see roughly what it reaches."""
+    return FIRST_HEAVY if variant.heavy else FIRST_TASKS
+
+
+def bursts(variant: Variant, work: str, most_n: int) -> Phases:
+    """Bursts of growing size, up to `most_n` tasks; returns the tasks of the last, to size a load by.
+
+    The workers are up: whoever submits takes its share of the machine.
+    """
+    most_n = min(most_n, variant.queue_limit or most_n)
+    n = min(first_tasks(variant), most_n)
+    while True:
+        seen = yield Phase(f"burst of {n}", Load(n, work=work))
+        tasks = seen()
+        burst_hz = capacity_hz(tasks)
+        if n >= most_n or n / burst_hz >= BURST_S / 2:
+            return tasks
+        n = min(MORE * n, math.ceil(burst_hz * BURST_S), most_n)
 
 
 def capacity_hz(tasks: pd.DataFrame) -> float:

@@ -23,19 +23,23 @@ from bench.agent.contract import CONTEXT_VARIABLE, Context
 from bench.agent.probe import DOMAIN_VARIABLE, LEDGER_VARIABLE
 from bench.agent.work import IO_VARIABLE
 from bench.environments import Environment, bundle
-from bench.errors import CellError, CellTimeout, ProcessDied
+from bench.errors import AdapterError, CellError, CellTimeout, ProcessDied
 from bench.harness import Home, deferred_signals
 from bench.link import Link
 from bench.model import CANARY_PHASE, PHASE_SHIFT, SCHEDULE, Load, Role, System, Variant
 from bench.processes import Child, Group
+from bench.readiness import answers
 from bench.sampler import Sampler
+from bench.services import embedded
 from bench.tail import Tail
+
+PORTS = 4
+"""Free ports for the servers of a system's own."""
 
 LOOK_S = 0.02
 READY_S = 60.0
 STOP_GRACE_S = 10.0
 CANARY_WAVES = 5
-CANARY_WORK = "sleep:20"
 CANARIES_PER_SLOT = 4
 """In the first wave; twice as many in each one after, because a worker that prefetches takes many."""
 
@@ -46,7 +50,8 @@ class Stack:
     """All processes of one cell, and the one loop that watches them.
 
     `spawned_ns` is when the processes that run tasks were last spawned, `up_ns` when they had been.
-    `details` collects what the cell's record should say of the stack.
+    `seconds` is what setting up took by step: `services`, `migration`, `servers`. `details` collects what
+    the cell's record should say of the stack.
     """
 
     def __init__(
@@ -71,11 +76,18 @@ class Stack:
         self.group = Group(home, str(time.monotonic_ns()))
         self.sampler = Sampler(self.group)
         self.tail = Tail(self.ledger)
-        self.details: dict[str, Any] = {"slots": self.slots, "cpu_source": home.cpu_source}
+        self.seconds: dict[str, float] = {}
+        self.details: dict[str, Any] = {
+            "slots": self.slots,
+            "cpu_source": home.cpu_source,
+            "set_up_s": self.seconds,
+        }
         self.spawned_ns = self.up_ns = 0
         self._link = Link()
         self._ordered = False
         self._environ: dict[str, str] = {}
+        self._ports = embedded.free_ports(PORTS)
+        self._servers: list[Child] = []
         self._declared: list[dict[str, Any]] = []
         self._client: Child | None = None
         self._workers: list[Child] = []
@@ -102,9 +114,17 @@ class Stack:
         }
         if io:
             self._start_io_server()
+        began_s = time.monotonic()
         addresses = {name: self._start_service(name) for name in self.variant.services}
+        self.seconds["services"] = time.monotonic() - began_s
         context = Context(
-            self.variant.name, self.slots, self.work / "home", addresses, dict(self.variant.settings)
+            self.variant.name,
+            self.slots,
+            self.work / "home",
+            addresses,
+            dict(self.variant.settings),
+            self._ports,
+            self.variant.batch,
         )
         self._environ[CONTEXT_VARIABLE] = context.to_json()
         client_spawned_ns = time.monotonic_ns()
@@ -117,8 +137,11 @@ class Stack:
             pass_fds=[self._link.descriptor],
         )
         self._link.spawned()
-        answer = self.order("open", READY_S)
-        self._declared = answer["processes"]
+        before = self.order("declare", READY_S)
+        self._migrate(before["migrations"])
+        self._start_servers(before["servers"])
+        answer = self.order("open", self._patience_s)
+        self._declare(answer["processes"])
         self._claims = bool(answer["claims"])
         self._in_process = self.details["in_process"] = bool(answer["in_process"])
         if self._in_process and not self._declared:
@@ -218,7 +241,8 @@ class Stack:
 
     def register(self, phase: int, every_s: float) -> None:
         """Have the system run a body every so often, as the schedule of a phase."""
-        self.order("register", READY_S, id=SCHEDULE | phase << PHASE_SHIFT, every_s=every_s)
+        answer = self.order("register", READY_S, id=SCHEDULE | phase << PHASE_SHIFT, every_s=every_s)
+        self._workers += [self._spawn_declared(process) for process in answer["processes"]]
 
     def claims(self) -> dict[int, bool] | None:
         """What the library says of every task that was sent, or None where it keeps no such record."""
@@ -229,8 +253,62 @@ class Stack:
 
     def log_tails(self) -> str:
         """The last lines of every worker's log, for an error message."""
-        tails = [(child.role, child.last_lines()) for child in self._workers or self.group.children]
+        own = self._workers + self._servers
+        tails = [(child.role, child.last_lines()) for child in own or self.group.children]
         return "".join(f"; {role}: {tail}" for role, tail in tails if tail)
+
+    # -- what must run before the client connects
+
+    @property
+    def _patience_s(self) -> float:
+        """How long a part of the system may take to come up."""
+        return max(READY_S, self.variant.start_s)
+
+    def _migrate(self, commands: list[dict[str, Any]]) -> None:
+        """Run each command to its end.
+
+        Raises:
+            ProcessDied: one failed.
+        """
+        began_s = time.monotonic()
+        for command in commands:
+            self.progress("migrating")
+            child = self._spawn_declared(command)
+            child.stopping = True  # its end is no fault
+            self.until(child.ended, self._patience_s, "migrating")
+            if child.popen.returncode != 0:
+                raise ProcessDied(child.epitaph("migration"))
+            self.group.children.remove(child)
+        if commands:
+            self.seconds["migration"] = time.monotonic() - began_s
+
+    def _start_servers(self, processes: list[dict[str, Any]]) -> None:
+        """Start all servers, and wait until each is ready."""
+        began_s = time.monotonic()
+        self._servers = [self._spawn_declared(process) for process in processes]
+        for child, process in zip(self._servers, processes, strict=True):
+            self._until_ready(child, process["ready"])
+        if processes:
+            self.seconds["servers"] = time.monotonic() - began_s
+
+    def _until_ready(self, child: Child, address: str) -> None:
+        if address:
+            ready = functools.partial(answers, address)
+            self.until(ready, self._patience_s, f"waiting for the {child.role}")
+
+    def _declare(self, processes: list[dict[str, Any]]) -> None:
+        """Take note of what runs tasks.
+
+        Raises:
+            AdapterError: it could not be told from what must stay up.
+        """
+        self._declared = processes
+        staying = {child.role for child in self.group.children}
+        if shared := sorted(staying & {process["role"] for process in processes}):
+            raise AdapterError(
+                f"{shared[0]!r} is the role of a process that runs tasks and of one that stays up: "
+                "give one of them another role in the adapter"
+            )
 
     # -- workers
 
@@ -239,9 +317,9 @@ class Stack:
             if cold:
                 self._evict()
             self.spawned_ns = time.monotonic_ns()
-        self._workers = [
-            self._spawn(process["role"], process["argv"], extra=process["env"]) for process in self._declared
-        ]
+        self._workers = [self._spawn_declared(process) for process in self._declared]
+        for child, process in zip(self._workers, self._declared, strict=True):
+            self._until_ready(child, process["ready"])
         if self._in_process:
             self.order("start", READY_S)
         self.up_ns = time.monotonic_ns()
@@ -264,7 +342,8 @@ class Stack:
             skip = self._canaries_sent
             self._canaries_sent += wave_n
             ended += wave_n
-            self.play(CANARY_PHASE, Load(self._canaries_sent, work=CANARY_WORK), READY_S, skip=skip)
+            load = Load(self._canaries_sent, work=f"sleep:{self.variant.canary_ms}")
+            self.play(CANARY_PHASE, load, self._patience_s, skip=skip)
             arrived = functools.partial(self._canaries_ended, ended)
             self.until(arrived, self.variant.start_s, "waiting for the first task")
             records = ledger.read(self.ledger).records
@@ -280,6 +359,9 @@ class Stack:
         return self.tail.ended(CANARY_PHASE) >= wanted
 
     # -- processes
+
+    def _spawn_declared(self, process: Mapping[str, Any]) -> Child:
+        return self._spawn(process["role"], process["argv"], extra=process["env"])
 
     def _spawn(
         self,
@@ -303,11 +385,15 @@ class Stack:
         for attempt in (1, 2, 3):
             service = services.prepare(name, self.work / name)
             self.progress(f"starting {name} {service.version}")
-            child = self._spawn(service.role, list(service.argv))
+            child = self._spawn(service.role, list(service.argv), extra=service.env) if service.argv else None
             try:
                 self.until(service.ready, READY_S, f"waiting for {name}")
             except ProcessDied:
-                if attempt == 3 or not services.port_taken(child.log.read_text(errors="replace")):
+                if (
+                    child is None
+                    or attempt == 3
+                    or not services.port_taken(child.log.read_text(errors="replace"))
+                ):
                     raise
                 child.stopping = True
                 continue

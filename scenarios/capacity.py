@@ -16,6 +16,7 @@ import pandas as pd
 from bench.openloop import Limit, Verdict, dispatch_ms, judge, offered_share, remarks
 from bench.scenario import (
     AHEAD_S,
+    BATCHES,
     Arrival,
     Grid,
     History,
@@ -25,14 +26,12 @@ from bench.scenario import (
     Phase,
     Phases,
     Scenario,
+    System,
     Variant,
+    bursts,
     capacity_hz,
     quantiles,
 )
-
-FIRST_TASKS, BURST_S, MORE = 20, 1.0, 10
-"""Bursts grow from so few tasks, at most so many times each, until one lasts about so long: what a burst of a
-few tasks promises can be far too much."""
 
 FIRST, LEAST = 0.8, 0.01
 """The first rate that is tried and the lowest, as shares of the burst's."""
@@ -85,16 +84,19 @@ class Capacity(Scenario):
         "work": Parameter("noop", "what a task does: noop, sleep:MS, io:MS:BYTES, cpu:MS"),
     }
     profiles = {
-        "quick": (Grid(1, ({"step_s": 1.0, "steps": 6, "tasks": 100, "most_s": 1.2},)),),
+        "quick": (Grid(1, ({"step_s": 1.0, "steps": 6, "tasks": 100, "most_s": 1.2},), heavy=0),),
         "standard": (Grid(6),),
         "full": (Grid(10, ({"step_s": 10.0, "steps": 12, "tasks": 10_000, "most_s": 120.0},)),),
     }
+
+    def unsupported(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:
+        return BATCHES if variant.batch else ""
 
     def seconds(self, params: Mapping[str, Any]) -> float:
         return float(3 + 1.3 * min(params["steps"], 6) * params["step_s"] + 4 * params["most_s"])
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
-        burst = yield from self._bursts(params["work"], variant.queue_limit or MOST_TASKS)
+        burst = yield from bursts(variant, params["work"], MOST_TASKS)
         burst_hz, least_s = capacity_hz(burst), LEADS * lead_s(burst)
         step_s, most_s = max(params["step_s"], least_s), max(params["most_s"], least_s)
         highest_hz = MOST_TASKS / least_s if least_s else math.inf
@@ -108,17 +110,6 @@ class Capacity(Scenario):
                 rate = best.rate_hz * percent / 100
                 n = min(max(params["tasks"], rate * step_s), rate * most_s)
                 yield _paced_phase(f"load {percent} %", paced(rate, n, params))
-
-    def _bursts(self, work: str, most_n: int) -> Phases:
-        """The tasks of a burst. The workers are up: whoever submits takes its share of the machine."""
-        n = min(FIRST_TASKS, most_n)
-        while True:
-            seen = yield Phase(f"burst of {n}", Load(n, work=work))
-            tasks = seen()
-            burst_hz = capacity_hz(tasks)
-            if n == most_n or n / burst_hz >= BURST_S / 2:
-                return tasks
-            n = min(MORE * n, math.ceil(burst_hz * BURST_S), most_n)
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
         loads = {phase.name: phase.load for phase in history.phases.values() if phase.load}

@@ -2,7 +2,8 @@
 
 Arrivals are planned before the run and do not wait for completions, so a stall delays every task that
 was due during it (no coordinated omission). `rate` is a fixed number of tasks per second; `load` a
-fraction of the capacity that a burst has found a moment before in the same cell; with both, the lower.
+fraction of the capacity that bursts have found a moment before in the same cell; with both, the lower. A
+fixed rate above the capacity is not tried.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from bench.openloop import dispatch_ms, generator_lag_ms, offered_share, remarks
 from bench.scenario import (
     AHEAD_S,
+    BATCHES,
     Arrival,
     Grid,
     History,
@@ -26,7 +28,9 @@ from bench.scenario import (
     Phases,
     Scenario,
     System,
+    Unsupported,
     Variant,
+    bursts,
     capacity_hz,
     quantiles,
 )
@@ -49,11 +53,18 @@ class Latency(Scenario):
         "tasks": Parameter(1000, "measured tasks (P95 wants at least 1000, P99 10 000)", above_zero=True),
         "most_s": Parameter(120.0, "fewer tasks are sent when they would take longer than this many seconds"),
         "warmup_s": Parameter(2.0, "seconds of load before the measured part"),
-        "capacity_tasks": Parameter(1000, "tasks of the burst that finds the capacity", above_zero=True),
+        "capacity_tasks": Parameter(
+            1000, "most tasks of the growing bursts that find the capacity", above_zero=True
+        ),
         "work": Parameter("noop", "what a task does: noop, sleep:MS, io:MS:BYTES, cpu:MS"),
     }
     profiles = {
-        "quick": (Grid(1, ({"rate": 200.0, "load": 0.5, "warmup_s": 1.0, "capacity_tasks": 200},)),),
+        "quick": (
+            Grid(
+                1,
+                ({"rate": 200.0, "load": 0.5, "warmup_s": 1.0, "capacity_tasks": 200, "most_s": 20.0},),
+            ),
+        ),
         "standard": (
             Grid(6, ({"rate": 50.0}, {"rate": 50.0, "arrival": "constant"}, {"load": 0.5}, {"load": 0.9})),
         ),
@@ -70,22 +81,25 @@ class Latency(Scenario):
     }
 
     def unsupported(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:
+        if variant.batch:
+            return BATCHES
         asked = params["rate"] > 0 or params["load"] > 0
         return "" if asked else "no load was asked for: --set latency.rate=50 or latency.load=0.5"
 
     def seconds(self, params: Mapping[str, Any]) -> float:
         rate = params["rate"] or 100.0
-        drain_s = 3 if params["load"] else 0
-        return float(drain_s + params["warmup_s"] + min(params["tasks"] / rate, params["most_s"]))
+        return float(2 + params["warmup_s"] + min(params["tasks"] / rate, params["most_s"]))
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
         rate = float(params["rate"])
+        capacity = capacity_hz((yield from bursts(variant, params["work"], params["capacity_tasks"])))
         if params["load"]:
-            n = min(params["capacity_tasks"], variant.queue_limit or params["capacity_tasks"])
-            # With the workers up: whoever submits takes its share of the machine, as under the load.
-            capacity = yield Phase("capacity", Load(n))
-            most = capacity_hz(capacity()) * params["load"]
-            rate = min(rate or most, most)
+            rate = min(rate or math.inf, capacity * params["load"])
+        elif rate > capacity:
+            raise Unsupported(
+                f"{rate:g} tasks/s are above its capacity ({capacity:.3g} tasks/s in a burst of this cell): "
+                "latency would only tell how long the load lasts"
+            )
         warmup = min(math.ceil(rate * params["warmup_s"]), MOST_TASKS // 10)
         least = math.ceil(rate * LEAST_S) if params["load"] else 1
         most_n = min(math.ceil(rate * params["most_s"]), MOST_TASKS)

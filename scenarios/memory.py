@@ -11,6 +11,7 @@ import pandas as pd
 from bench.openloop import offered_remarks
 from bench.scenario import (
     AHEAD_S,
+    BATCHES,
     Arrival,
     Grid,
     History,
@@ -20,7 +21,10 @@ from bench.scenario import (
     Phase,
     Phases,
     Scenario,
+    System,
     Variant,
+    capacity_hz,
+    first_tasks,
     stats,
 )
 
@@ -36,6 +40,9 @@ LEAST_SAMPLES = 8
 HOURLY_S = 60.0
 """Growth per hour is shown when at least so much time was sampled: less would be blown up too far."""
 
+LOAD = 0.8
+"""At most so much of the capacity that a burst finds is offered: a growing backlog would be measured else."""
+
 SEED = 1
 
 
@@ -48,26 +55,37 @@ class Memory(Scenario):
         "tasks": Parameter(500, "tasks of the loaded part", above_zero=True),
         "rate": Parameter(100.0, "tasks per second of the loaded part", above_zero=True),
         "payload": Parameter(0, "bytes of payload in every task of the loaded part"),
+        "most_s": Parameter(300.0, "fewer tasks are sent when they would take longer than this many seconds"),
     }
     profiles = {
-        "quick": (Grid(2, ({"idle_s": 1.0, "tasks": 100},)),),
+        "quick": (Grid(2, ({"idle_s": 1.0, "tasks": 100, "most_s": 15.0},), heavy=1),),
         "standard": (Grid(6, ({"idle_s": 10.0, "tasks": 2000},)),),
         "full": (Grid(10, ({"idle_s": 30.0, "tasks": 10_000},)),),
     }
 
+    def unsupported(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:
+        return BATCHES if variant.batch else ""
+
     def seconds(self, params: Mapping[str, Any]) -> float:
-        return 1 + float(params["idle_s"]) + float(params["tasks"] / params["rate"])
+        loaded_s = min(params["tasks"] / params["rate"], params["most_s"])
+        return float(1 + params["idle_s"] + loaded_s)
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
         yield Phase("idle", wait="hold", hold_s=params["idle_s"], memory=True)
-        load = Load(params["tasks"], Arrival.CONSTANT, params["rate"], payload_bytes=params["payload"])
+        seen = yield Phase("burst", Load(first_tasks(variant), payload_bytes=params["payload"]))
+        rate = min(params["rate"], LOAD * capacity_hz(seen()))
+        n = max(1, min(params["tasks"], round(rate * params["most_s"])))
+        load = Load(n, Arrival.CONSTANT, rate, payload_bytes=params["payload"])
         yield Phase("loaded", load, memory=True, limit_s=120 + load.n / load.rate_hz)
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
         idle, loaded = by_role(history.samples("idle")), by_role(history.samples("loaded"))
         load = history.phases[history.number("loaded")].load
         assert load is not None
-        late = "; ".join(offered_remarks(history.sent("loaded"), load, AHEAD_S if history.ahead else 0))
+        notes = offered_remarks(history.sent("loaded"), load, AHEAD_S if history.ahead else 0)
+        if load.rate_hz < params["rate"]:
+            notes.append(f"loaded with {load.n} tasks at {load.rate_hz:.3g}/s, {LOAD:.0%} of its capacity")
+        late = "; ".join(notes)
         for name, samples, pick, note in (
             ("idle", idle, "median", ""),
             ("loaded", loaded, "median", late),

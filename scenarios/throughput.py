@@ -23,7 +23,9 @@ from bench.scenario import (
     Scenario,
     Variant,
     Workers,
+    bursts,
     capacity_hz,
+    first_tasks,
     rate_hz,
 )
 
@@ -45,11 +47,17 @@ class Throughput(Scenario):
         "seconds": Parameter(
             0.0, "queue as many as last about this long, by a short drain before; 0 for just `tasks`"
         ),
+        "most_s": Parameter(
+            60.0, "a heavy system is given fewer tasks when they would take about longer than this"
+        ),
         "work": Parameter("noop", "what a task does: noop, sleep:MS, io:MS:BYTES, cpu:MS"),
         "payload": Parameter(0, "bytes of payload in every task"),
     }
     profiles = {
-        "quick": (Grid(3, ({"tasks": 1000},)), Grid(1, ({"seconds": 1.0},))),
+        "quick": (
+            Grid(3, ({"tasks": 1000, "most_s": 20.0},), heavy=1),
+            Grid(1, ({"seconds": 1.0, "most_s": 20.0},), heavy=0),
+        ),
         "standard": (Grid(6, ({"tasks": 1000}, {"seconds": 30.0})),),
         "full": (
             Grid(
@@ -70,12 +78,24 @@ class Throughput(Scenario):
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
         limit = variant.queue_limit or MOST_TASKS
+        if variant.heavy:
+            yield from self._short_drain(variant, limit, params)
+            return
         # Of a longer drain, the first one only tells the size.
         n = min(SIZING_TASKS if params["seconds"] else params["tasks"], limit)
         drained = yield from self._drain("", n, params)
         if params["seconds"]:
             n = min(max(params["tasks"], math.ceil(capacity_hz(drained()) * params["seconds"])), limit)
             yield from self._drain("long ", n, params)
+
+    def _short_drain(self, variant: Variant, limit: int, params: Mapping[str, Any]) -> Phases:
+        """A drain of a system that takes long to come up: a burst tells its size, not a drain before."""
+        least = first_tasks(variant)
+        capacity = capacity_hz((yield from bursts(variant, params["work"], least)))
+        wanted_s = params["seconds"] or params["most_s"]
+        most = limit if params["seconds"] else min(limit, params["tasks"])
+        n = min(most, max(least, math.ceil(capacity * wanted_s)))
+        yield from self._drain("long " if params["seconds"] else "", n, params)
 
     def _drain(self, prefix: str, n: int, params: Mapping[str, Any]) -> Phases:
         load = Load(n, work=params["work"], payload_bytes=params["payload"])

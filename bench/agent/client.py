@@ -17,7 +17,7 @@ from time import monotonic_ns
 from typing import Any
 
 from bench.agent import pacer
-from bench.agent.contract import Adapter, Claims, InProcess, Periodic, context
+from bench.agent.contract import Adapter, Batch, Claims, InProcess, Periodic, context
 from bench.agent.probe import stamp
 from bench.model import Arrival, Kind, Load, Schedule
 
@@ -49,6 +49,13 @@ class Client:
         self.adapter = adapter
         self.sent: list[int] = []
 
+    def declare(self) -> dict[str, Any]:
+        """Say what must run before this process can connect."""
+        return {
+            "migrations": [asdict(process) for process in self.adapter.migrations()],
+            "servers": [asdict(process) for process in self.adapter.servers()],
+        }
+
     def open(self) -> dict[str, Any]:
         """Connect, and say what must run beside this process."""
         self.adapter.open()
@@ -77,7 +84,7 @@ class Client:
         gc.collect()
         gc.freeze()  # the plan's own objects must not slow the system's garbage collections
         base_ns = monotonic_ns() + (0 if spec.arrival is Arrival.BURST else LEAD_NS)
-        refused, error = pacer.pace(plan, base_ns, self.adapter.submit)
+        refused, error = self._pace(plan, base_ns)
         if isinstance(self.adapter, Claims):
             self.sent += [task.id for *_, task in plan]
         last_due_ns = base_ns + max((due for _, due, _ in plan), default=0)
@@ -90,18 +97,28 @@ class Client:
             "last_due_ns": last_due_ns,
         }
 
+    def _pace(self, plan: pacer.Plan, base_ns: int) -> tuple[int, BaseException | None]:
+        if not context().batch:
+            return pacer.pace(plan, base_ns, self.adapter.submit)
+        if not isinstance(self.adapter, Batch):
+            raise TypeError("this adapter takes no batches: it is not Batch")
+        return pacer.pace_batches(plan, base_ns, self.adapter.submit_batch)
+
     def register(self, id: int, every_s: float) -> dict[str, Any]:  # noqa: A002 - as in a task
         """Have the library run a body every so often; its first tick is due that long from now.
+
+        Where a process of its own keeps the schedule, nothing is stamped: it has yet to start.
 
         Raises:
             TypeError: the adapter has no schedules.
         """
         if not isinstance(self.adapter, Periodic):
             raise TypeError("this adapter has no schedules: it is not Periodic")
-        stamp(Kind.SUBMIT, id, monotonic_ns() + round(every_s * 1e9))
-        self.adapter.register(Schedule(id, every_s))
-        stamp(Kind.ACCEPTED, id)
-        return {}
+        now_ns = monotonic_ns()
+        keepers = self.adapter.register(Schedule(id, every_s)) or ()
+        if not keepers:
+            stamp(Kind.SUBMIT, id, now_ns + round(every_s * 1e9))
+        return {"processes": [asdict(process) for process in keepers]}
 
     def claims(self) -> dict[str, Any]:
         """What the library says of all tasks that were sent: the ids that succeeded, those that failed."""

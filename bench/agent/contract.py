@@ -23,6 +23,8 @@ class Context:
 
     `services` maps a service's name to its address (`url`, `host`, `port`, ...), `settings` is the
     table of that name in the variant's header, `home` an empty directory that lasts as long as the cell.
+    `ports` are free ports of 127.0.0.1 for the adapter's own servers. With `batch`, tasks are handed over
+    many at once.
     """
 
     variant: str
@@ -30,6 +32,8 @@ class Context:
     home: Path
     services: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    ports: Sequence[int] = ()
+    batch: bool = False
 
     def url(self, service: str) -> str:
         """The URL of a service, for example `redis://127.0.0.1:40123/0`."""
@@ -56,16 +60,23 @@ def context() -> Context:
 
 @dataclass(frozen=True)
 class Process:
-    """A command that must run beside the client. `env` is added to the cell's environment."""
+    """A command that must run beside the client. `env` is added to the cell's environment.
+
+    It is ready once `ready` answers: `http://127.0.0.1:PORT/PATH` (2xx) or `tcp://127.0.0.1:PORT`. Without,
+    it is ready when it has been spawned.
+    """
 
     role: str
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
+    ready: str = ""
 
     @classmethod
-    def python(cls, role: str, *arguments: str, env: Mapping[str, str] | None = None) -> Process:
+    def python(
+        cls, role: str, *arguments: str, env: Mapping[str, str] | None = None, ready: str = ""
+    ) -> Process:
         """A process of the adapter's own interpreter: `Process.python("worker", "-m", "celery", ...)`."""
-        return cls(role, [sys.executable, *arguments], env or {})
+        return cls(role, [sys.executable, *arguments], env or {}, ready)
 
 
 class Adapter(ABC):
@@ -74,12 +85,24 @@ class Adapter(ABC):
     def __init__(self, context: Context) -> None:
         self.context = context
 
+    def migrations(self) -> Sequence[Process]:
+        """Commands that each run to their end, in order, before anything else of the system's starts."""
+        return ()
+
+    def servers(self) -> Sequence[Process]:
+        """What takes tasks in and runs none: up before `open()`, and for the whole cell."""
+        return ()
+
     def processes(self) -> Sequence[Process]:
-        """The commands that consume tasks: workers, schedulers, servers. None for in-process systems."""
+        """What runs tasks: workers, schedulers, daemons. None for in-process systems.
+
+        The harness brings them down and up again while tasks are queued, and ends them by role: none may
+        have the role of a server or service.
+        """
         return ()
 
     def open(self) -> None:  # noqa: B027 - optional
-        """Connect. Called once in the client, after the services are up and before any worker starts."""
+        """Connect. Called once in the client, with services and servers ready and no worker started."""
 
     @abstractmethod
     def submit(self, task: Task) -> None:
@@ -104,14 +127,23 @@ class InProcess(ABC):
         """Stop running tasks; return when no task body runs any more."""
 
 
+class Batch(ABC):
+    """For systems that run many tasks as parts of one run (variants with `batch = true`)."""
+
+    @abstractmethod
+    def submit_batch(self, tasks: Sequence[Task]) -> None:
+        """Hand over tasks as one run; return when the library has accepted it, raise if it did not."""
+
+
 class Periodic(ABC):
     """For libraries that run a body again and again of their own accord (capability `periodic`)."""
 
     @abstractmethod
-    def register(self, schedule: Schedule) -> None:
+    def register(self, schedule: Schedule) -> Sequence[Process] | None:
         """Have `run(schedule.id, schedule.work)` called every `every_s` seconds, first that long from now.
 
-        Called while tasks can run, at most once in a cell.
+        Called while tasks can run, at most once in a cell. A system whose schedules are kept by a process
+        of their own returns it: the harness starts it, and counts due times from its first tick.
         """
 
 

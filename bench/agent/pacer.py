@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
+from operator import itemgetter
 from time import monotonic_ns, sleep
 
 from bench.agent.probe import stamp
 from bench.model import AHEAD_S, PHASE_SHIFT, SCHEDULE, Arrival, Kind, Load, Task
+
+Plan = Sequence[tuple[int, int, Task]]
+"""`(send offset, due offset, task)` in ns, in the order of sending."""
 
 
 def offsets_ns(load: Load) -> list[int]:
@@ -52,9 +56,7 @@ def tasks(load: Load, phase: int, ahead: bool) -> list[tuple[int, int, Task]]:
     ]
 
 
-def pace(
-    plan: Sequence[tuple[int, int, Task]], base_ns: int, submit: Callable[[Task], None]
-) -> tuple[int, BaseException | None]:
+def pace(plan: Plan, base_ns: int, submit: Callable[[Task], None]) -> tuple[int, BaseException | None]:
     """Submit every task at its time; returns how many submits raised, and the first exception.
 
     Stamps `SUBMIT` (with the due time) before and `ACCEPTED` or `REFUSED` after each call.
@@ -75,4 +77,29 @@ def pace(
             first = first or error
         else:
             stamp(after, task.id)
+    return refused, first
+
+
+def pace_batches(
+    plan: Plan, base_ns: int, submit: Callable[[Sequence[Task]], None]
+) -> tuple[int, BaseException | None]:
+    """As `pace`, with all tasks that are to be sent at one moment in one call; a refusal is of them all."""
+    refused = 0
+    first: BaseException | None = None
+    for send, group in groupby(plan, key=itemgetter(0)):
+        own = list(group)
+        wait_ns = base_ns + send - monotonic_ns()
+        if wait_ns > 0:
+            sleep(wait_ns / 1e9)
+        for _, due, task in own:
+            stamp(Kind.SUBMIT, task.id, base_ns + due)
+        try:
+            submit([task for *_, task in own])
+            answer = Kind.ACCEPTED
+        except Exception as error:  # noqa: BLE001 - a refusal is an event; the plan goes on
+            answer = Kind.REFUSED
+            refused += len(own)
+            first = first or error
+        for *_, task in own:
+            stamp(answer, task.id)
     return refused, first

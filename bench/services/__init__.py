@@ -9,37 +9,33 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from bench.errors import Unsupported, unknown
-from bench.model import Role
+from bench.services import postgresql, redis
+from bench.services.embedded import Server, ServiceSpec
 
-NAMES: Final = ("redis",)
+__all__ = ["NAMES", "ServiceSpec", "available", "port_taken", "prepare"]
 
 
-@dataclass(frozen=True)
-class ServiceSpec:
-    """How to start a service that is all a cell's own, and how to reach it.
+class _Service(NamedTuple):
+    """`server` finds what `prepare` would start, without starting anything."""
 
-    `address` is what `Context.services` gives to adapters (`url`, `host`, `port`); it holds the password,
-    `argv` and `repr` never do. `provider` says whose server it is: `embedded` (from a wheel) or `path`
-    (this machine's own). `ready` tries once, for about a second at most, whether the service answers, and
-    never raises.
-    """
+    server: Callable[[], Server]
+    prepare: Callable[[Path], ServiceSpec]
 
-    name: str
-    role: Role
-    argv: tuple[str, ...]
-    address: Mapping[str, str | int] = field(repr=False)
-    version: str
-    provider: str
-    ready: Callable[[], bool] = field(repr=False)
+
+_SERVICES: Final[Mapping[str, _Service]] = {
+    "redis": _Service(redis.server, redis.prepare),
+    "postgresql": _Service(postgresql.server, postgresql.prepare),
+}
+
+NAMES: Final = tuple(_SERVICES)
 
 
 def prepare(name: str, folder: Path) -> ServiceSpec:
-    """Choose a free port and a password, and write the service's configuration into `folder`.
+    """Choose a free port and a password, and write what the service needs into `folder`.
 
     Another process may take the port before the service does. The service then exits, `port_taken` of
     its log is true, and calling this again, with the same folder, is the remedy.
@@ -47,11 +43,9 @@ def prepare(name: str, folder: Path) -> ServiceSpec:
     Raises:
         UsageError: no service of that name.
         Unsupported: it is not installed here; says what to install.
+        CellError: its data folder cannot be made.
     """
-    _known(name)
-    from bench.services import embedded  # a provider builds on this module
-
-    return embedded.redis(folder)
+    return _known(name).prepare(folder)
 
 
 def available(name: str) -> tuple[bool, str]:
@@ -60,11 +54,8 @@ def available(name: str) -> tuple[bool, str]:
     Raises:
         UsageError: no service of that name.
     """
-    _known(name)
-    from bench.services import embedded
-
     try:
-        server = embedded.redis_server()
+        server = _known(name).server()
     except Unsupported as error:
         return False, str(error)
     return True, f"{server.version} ({server.provider})"
@@ -72,9 +63,10 @@ def available(name: str) -> tuple[bool, str]:
 
 def port_taken(log: str) -> bool:
     """Whether the log of a service that has exited says that its port was in use."""
-    return os.strerror(errno.EADDRINUSE) in log
+    return os.strerror(errno.EADDRINUSE).lower() in log.lower()
 
 
-def _known(name: str) -> None:
-    if name not in NAMES:
+def _known(name: str) -> _Service:
+    if name not in _SERVICES:
         raise unknown("service", name, NAMES)
+    return _SERVICES[name]
