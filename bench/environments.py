@@ -22,7 +22,7 @@ import sys
 import sysconfig
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -104,7 +104,9 @@ def _ensure(system: System, log: Log) -> Environment:
     with _exclusive(folder, log) as held:
         packages, seconds = _complete(folder), 0.0
         built = packages is None
-        if packages is None:
+        if packages is not None:
+            _compare(system, folder, packages)
+        else:
             log(f"building the environment of {system.name}")
             began = time.perf_counter()
             packages = _build(system, lock, folder, held)
@@ -120,11 +122,28 @@ def _build(system: System, lock: Path | None, folder: Path, held: int) -> dict[s
     if lock:
         install = ["pip", "install", "--require-hashes", "--compile-bytecode", "--requirements", str(lock)]
         _uv(what, [*install, "--python", str(_python(folder))], held)
-    site = sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)})
-    found = importlib.metadata.distributions(path=[site])
-    packages = dict(sorted((item.metadata["Name"], item.version) for item in found))
+    packages = _installed(folder)
     _write(folder / MARKER, json.dumps({"packages": packages}))
     return packages
+
+
+def _installed(folder: Path) -> dict[str, str]:
+    """The distributions in an environment, with their versions."""
+    site = sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)})
+    found = importlib.metadata.distributions(path=[site])
+    return dict(sorted((item.metadata["Name"], item.version) for item in found))
+
+
+def _compare(system: System, folder: Path, locked: Mapping[str, str]) -> None:
+    """Raise EnvironmentBuildError unless an environment still holds what its lock had put there."""
+    installed = _installed(folder)
+    for name in sorted(locked.keys() | installed.keys()):
+        now, then = installed.get(name, "missing"), locked.get(name, "missing")
+        if now != then:
+            raise EnvironmentBuildError(
+                f"the environment of {system.name} was changed: {name} is {now}, by its lock {then}: "
+                f"remove {folder}, and it will be built again"
+            )
 
 
 def _complete(folder: Path) -> dict[str, str] | None:

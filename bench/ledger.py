@@ -206,7 +206,8 @@ EARLY_NS: Final = 5_000_000
 def ticks(records: Records, every_ns: int, until_ns: int) -> pd.DataFrame:
     """One row per turn of one schedule, from the `due_ns` of its SUBMIT to `until_ns`.
 
-    Without a SUBMIT, its first run was the first that was due: a process of its own keeps the schedule.
+    Without a SUBMIT, a process of its own keeps the schedule: then the turns begin with its first run, and
+    are laid so that no run is early.
 
     A turn lasts from its due time to the next one. Columns: `due_ns`; `planned`, False for turns before
     the first that was due, which stand here only where something ran in them; `start_ns` of the first run
@@ -217,7 +218,7 @@ def ticks(records: Records, every_ns: int, until_ns: int) -> pd.DataFrame:
         ValueError: `records` has neither a SUBMIT nor a START.
     """
     told = records["aux"][records["kind"] == Kind.SUBMIT]
-    first_due_ns = int(told.min() if len(told) else records["t_ns"][records["kind"] == Kind.START].min())
+    first_due_ns = int(told.min()) if len(told) else _beat_ns(records, every_ns)
     runs, _, outcome, outcome_ns = _attempts(records, np.zeros(len(records), np.intp))
     ended = (outcome == Kind.END) | (outcome == Kind.FAIL)
     end_ns = np.where(ended, outcome_ns, np.iinfo(np.int64).max)
@@ -233,6 +234,13 @@ def ticks(records: Records, every_ns: int, until_ns: int) -> pd.DataFrame:
     frame["starts"] = found.size().reindex(turns, fill_value=0)
     frame["overlapped"] = found["overlapped"].any().reindex(turns, fill_value=False)
     return frame
+
+
+def _beat_ns(records: Records, every_ns: int) -> int:
+    """When the first run was due, by the run that was the least late."""
+    starts = np.sort(records["t_ns"][records["kind"] == Kind.START])
+    since = starts - starts[0]
+    return int(starts[0] + (since - np.round(since / every_ns).astype(np.int64) * every_ns).min())
 
 
 def _follows(*keys: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:

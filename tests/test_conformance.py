@@ -99,17 +99,17 @@ def test_conformance(word: str, variant: Variant, one_cell: OneCell) -> None:
 
 
 class Ticks(Scenario):
-    """A schedule, left alone for three ticks of a second."""
+    """A schedule, left alone for some ticks of a second."""
 
     title = "ticks"
     parameters = {}
     profiles = {}
 
     def seconds(self, params: Mapping[str, Any]) -> float:
-        return 4
+        return 8
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
-        yield Phase("ticks", every_s=1.0, wait="hold", hold_s=4.2)
+        yield Phase("ticks", every_s=1.0, wait="hold", hold_s=8.2)
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
         ticks = history.ticks("ticks")
@@ -127,12 +127,15 @@ PERIODIC = [
 
 @pytest.mark.parametrize("word", PERIODIC)
 def test_a_schedule_ticks(word: str, one_cell: OneCell) -> None:
-    """Once for each of three ticks, give or take the one that a polling loop has not got to."""
+    """Once for each tick, give or take the one that a polling loop has not got to.
+
+    A schedule that a process of its own keeps begins to tick only when that has started.
+    """
     result = one_cell(word, Ticks())
     assert (result.status, result.reason) == (Status.OK, "")
     found = {metric.name: metric.value for metric in result.metrics}
-    assert found["planned"] == 3
-    assert found["starts"] in (2, 3)
+    assert 3 <= found["planned"] <= 7
+    assert found["starts"] in (found["planned"] - 1, found["planned"])
     assert found["overlapped"] == 0
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -199,6 +200,37 @@ def test_a_half_built_environment_is_built_anew(
     again = environments.ensure(system)
     assert (folder_of(again), again.built, again.packages) == (folder, True, {"alpha": "1.0"})
     assert not (folder / "left over").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda found: found.rename(found.with_name("alpha-2.0.dist-info")), "alpha is 2.0, by its lock 1.0"),
+        (lambda found: shutil.rmtree(found), "alpha is missing, by its lock 1.0"),
+        (
+            lambda found: shutil.copytree(found, found.with_name("beta-3.0.dist-info")),
+            "beta is 3.0, by its lock missing",
+        ),
+    ],
+    ids=["other", "missing", "more"],
+)
+def test_a_version_that_is_not_the_locked_one_is_one_clear_error(
+    index: Path, adapter: Callable[..., System], change: Callable[[Path], None], words: str
+) -> None:
+    system = locked(adapter("alpha"))
+    folder = folder_of(environments.ensure(system))
+    (found,) = folder.rglob("alpha-1.0.dist-info")
+    change(found)
+    for metadata in folder.rglob("*.dist-info/METADATA"):
+        name, version = metadata.parent.name.removesuffix(".dist-info").split("-")
+        metadata.unlink()  # it may be a hard link into the cache of uv
+        metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    with pytest.raises(EnvironmentBuildError) as caught:
+        environments.ensure(system)
+    assert words in str(caught.value)
+    assert f"remove {folder}" in str(caught.value)
+    shutil.rmtree(folder)
+    assert environments.ensure(system).packages == {"alpha": "1.0"}
 
 
 # --- several harnesses, and ends in the middle ------------------------------------------------------
