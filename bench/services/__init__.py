@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench.errors import Unsupported, unknown
-from bench.services import postgresql, redis
+from bench.services import postgresql, rabbitmq, redis, temporal
 from bench.services.embedded import Server, ServiceSpec
 
 __all__ = ["NAMES", "ServiceSpec", "available", "port_taken", "prepare"]
@@ -29,6 +29,10 @@ class _Service(NamedTuple):
 _SERVICES: Final[Mapping[str, _Service]] = {
     "redis": _Service(redis.server, redis.prepare),
     "postgresql": _Service(postgresql.server, postgresql.prepare),
+    "rabbitmq": _Service(rabbitmq.server, rabbitmq.prepare),
+    "temporal": _Service(temporal.server, temporal.in_memory),
+    "temporal-sqlite": _Service(temporal.server, temporal.on_file),
+    "temporal-external": _Service(temporal.external_server, temporal.external),
 }
 
 NAMES: Final = tuple(_SERVICES)
@@ -62,8 +66,11 @@ def available(name: str) -> tuple[bool, str]:
 
 
 def port_taken(log: str) -> bool:
-    """Whether the log of a service that has exited says that its port was in use."""
-    return os.strerror(errno.EADDRINUSE).lower() in log.lower()
+    """Whether the log of a service that has exited says that its port was in use.
+
+    In the system's words, with or without a capital (all but Erlang), or by the error's name (Erlang).
+    """
+    return any(words in log.lower() for words in (os.strerror(errno.EADDRINUSE).lower(), "eaddrinuse"))
 
 
 def _known(name: str) -> _Service:
