@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["apscheduler~=3.11", "sqlalchemy~=2.1"]
+# dependencies = ["apscheduler~=3.11", "psycopg[binary]~=3.2", "sqlalchemy~=2.1"]
 #
 # [tool.schedbench]
 # title = "APScheduler"
@@ -67,6 +67,24 @@
 # settings = { pool = "thread", store = "sqlite", run_late = true }
 # settle_s = 3
 # start_s = 10
+#
+# [tool.schedbench.variants.thread-pool-postgresql]
+# summary = "thread pool, jobs in PostgreSQL"
+# services = ["postgresql"]
+# guarantee = "none"
+# source = "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"
+# settings = { pool = "thread", store = "postgresql" }
+# settle_s = 3
+# start_s = 10
+#
+# [tool.schedbench.variants.thread-pool-postgresql-relaxed]
+# summary = "thread pool, jobs in PostgreSQL, late jobs run instead of being dropped"
+# services = ["postgresql"]
+# guarantee = "none"
+# source = "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"
+# settings = { pool = "thread", store = "postgresql", run_late = true }
+# settle_s = 3
+# start_s = 10
 # ///
 """APScheduler 3: a scheduler thread in the client that hands due jobs to a pool of threads or processes."""
 
@@ -89,13 +107,19 @@ class APScheduler(Adapter, InProcess, Periodic):
         super().__init__(context)
         settings = context.settings
         self.executor = POOLS[settings["pool"]](max_workers=context.slots)
-        database = {"type": "sqlalchemy", "url": f"sqlite:///{context.home / 'jobs.sqlite'}"}
+        store = settings.get("store")
         self.scheduler = BackgroundScheduler(
             executors={"default": self.executor},
-            jobstores={"default": database} if settings.get("store") == "sqlite" else {},
+            jobstores={"default": {"type": "sqlalchemy", "url": self.database(store)}} if store else {},
             # By default a job that starts more than 1 s after its run time is dropped.
             job_defaults={"misfire_grace_time": None} if settings.get("run_late") else {},
         )
+
+    def database(self, store: str) -> str:
+        """The address of a job store, as SQLAlchemy wants it."""
+        if store == "sqlite":
+            return f"sqlite:///{self.context.home / 'jobs.sqlite'}"
+        return self.context.url(store).replace("postgresql:", "postgresql+psycopg:", 1)
 
     def open(self) -> None:
         self.scheduler.start(paused=True)

@@ -6,8 +6,8 @@
 # title = "Celery"
 # family = "task queue"
 # homepage = "https://docs.celeryq.dev"
-# capabilities = ["enqueue"]
-# default = ["redis"]
+# capabilities = ["enqueue", "periodic"]
+# default = ["redis", "rabbitmq"]
 #
 # [tool.schedbench.variants.redis]
 # summary = "prefork pool, one child per slot; acknowledged before it runs; no result backend"
@@ -39,8 +39,28 @@
 # source = "https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#results"
 # settle_s = 10
 # settings = { result_backend = "redis" }
+#
+# [tool.schedbench.variants.rabbitmq]
+# summary = "prefork pool, one child per slot; acknowledged before it runs; no result backend"
+# services = ["rabbitmq"]
+# guarantee = "at-most-once"
+# source = "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-acks-late"
+# heavy = true
+# settle_s = 10
+#
+# [tool.schedbench.variants.rabbitmq-confirms]
+# summary = "as rabbitmq, and each send waits until the broker has confirmed it"
+# services = ["rabbitmq"]
+# guarantee = "at-most-once"
+# source = "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.pyamqp.html"
+# heavy = true
+# settle_s = 10
+# settings = { broker_transport_options = { confirm_publish = true } }
 # ///
-"""Celery on Redis. A variant's settings are Celery settings; everything else is the vendor's default.
+"""Celery on Redis or RabbitMQ. A variant's settings are Celery settings; all else is the vendor's default.
+
+Schedules are kept by `celery beat`, a process of its own, which reads them when it starts:
+https://docs.celeryq.dev/en/stable/userguide/periodic-tasks.html
 
 `task_acks_late` alone still acknowledges a task whose child was killed, so the at-least-once variant adds
 `task_reject_on_worker_lost`. Messages of a worker that is gone as a whole come back after the transport's
@@ -50,16 +70,26 @@ https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.ht
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 
 from celery import Celery, states
 
-from bench.agent import Adapter, Claims, Process, Task, context, run
+from bench.agent import Adapter, Claims, Periodic, Process, Schedule, Task, context, run
 
-app = Celery(__name__, broker=context().url("redis"))
+BEAT = "SCHEDBENCH_BEAT"
+
+app = Celery(__name__, broker=context().url("redis" if "redis" in context().services else "rabbitmq"))
 app.conf.update(context().settings)
 if app.conf.result_backend:  # the header names a service, Celery wants its address
     app.conf.result_backend = context().url(app.conf.result_backend)
+
+
+if BEAT in os.environ:
+    task_id, every_s, kind = json.loads(os.environ[BEAT])
+    entry = {"task": f"{__name__}.work", "schedule": every_s, "args": (task_id, kind, "")}
+    app.conf.beat_schedule = {"tick": entry}
 
 
 @app.task
@@ -68,7 +98,7 @@ def work(task: int, kind: str, payload: str) -> None:
     run(task, kind, payload)
 
 
-class CeleryOnRedis(Adapter, Claims):
+class CeleryApp(Adapter, Claims, Periodic):
     """One client that sends to the queue `celery`, one worker that consumes it."""
 
     def processes(self) -> Sequence[Process]:
@@ -77,6 +107,11 @@ class CeleryOnRedis(Adapter, Claims):
 
     def submit(self, task: Task) -> None:
         work.apply_async((task.id, task.work, task.payload), task_id=str(task.id))
+
+    def register(self, schedule: Schedule) -> Sequence[Process]:
+        entry = json.dumps((schedule.id, schedule.every_s, schedule.work))
+        command = ("-m", "celery", "-A", __name__, "beat")
+        return [Process.python("scheduler", *command, env={BEAT: entry})]
 
     def claims(self, ids: Sequence[int]) -> Mapping[int, bool]:
         """The state in the result backend, where there is one."""

@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["dramatiq[redis]~=2.2"]
+# dependencies = ["dramatiq[rabbitmq,redis]~=2.2"]
 #
 # [tool.schedbench]
 # title = "Dramatiq"
@@ -32,8 +32,26 @@
 # source = "https://dramatiq.io/reference.html#environment-variables"
 # settle_s = 10
 # settings = { slots_are = "processes", prefetch = 16 }
+#
+# [tool.schedbench.variants.rabbitmq]
+# summary = "one process per slot, one thread in each; acknowledged after it ran"
+# services = ["rabbitmq"]
+# guarantee = "at-least-once"
+# source = "https://dramatiq.io/guide.html#message-brokers"
+# heavy = true
+# settle_s = 10
+# settings = { slots_are = "processes" }
+#
+# [tool.schedbench.variants.rabbitmq-confirms]
+# summary = "as rabbitmq, and each send waits until the broker has confirmed it"
+# services = ["rabbitmq"]
+# guarantee = "at-least-once"
+# source = "https://dramatiq.io/reference.html#dramatiq.brokers.rabbitmq.RabbitmqBroker"
+# heavy = true
+# settle_s = 10
+# settings = { slots_are = "processes", confirm = true }
 # ///
-"""Dramatiq on Redis. Slots aside, everything is the vendor's default, its middleware included.
+"""Dramatiq on Redis or RabbitMQ. Slots aside, everything is the vendor's default, its middleware included.
 
 The command line starts `processes x threads` (CPU count x 8 by default), which is the number of tasks that
 may run at once: https://dramatiq.io/guide.html#workers. Each process prefetches twice its threads and then
@@ -50,11 +68,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import dramatiq
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 
 from bench.agent import Adapter, Process, Task, context, run
 
-broker = RedisBroker(url=context().url("redis"))
+
+def chosen() -> dramatiq.Broker:
+    """The broker of this variant."""
+    if "redis" in context().services:
+        return RedisBroker(url=context().url("redis"))
+    confirm = bool(context().settings.get("confirm"))
+    return RabbitmqBroker(url=context().url("rabbitmq"), confirm_delivery=confirm)
+
+
+broker = chosen()
 dramatiq.set_broker(broker)
 
 
@@ -64,7 +92,7 @@ def work(task: int, kind: str, payload: str) -> None:
     run(task, kind, payload)
 
 
-class DramatiqOnRedis(Adapter):
+class Dramatiq(Adapter):
     """One client that sends to the queue `default`, one supervisor whose processes consume it."""
 
     def processes(self) -> Sequence[Process]:
@@ -79,4 +107,4 @@ class DramatiqOnRedis(Adapter):
         work.send(task.id, task.work, task.payload)
 
     def close(self) -> None:
-        broker.client.close()
+        broker.close()

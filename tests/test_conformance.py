@@ -8,13 +8,14 @@ from typing import Any
 import psutil
 import pytest
 
-from bench import discovery, ledger, services
+from bench import discovery, environments, ledger, services
 from bench.harness import MARKER
 from bench.model import Load, Metric, Phase, Status, Variant, Workers
 from bench.scenario import History, Phases, Scenario
 from tests.conftest import OneCell
+from tests.loopback import Seen, loopback_only
 
-TASKS = 20
+TASKS, HEAVY_TASKS = 20, 4
 PAYLOAD_BYTES = 300
 GOOD_WORK = ("noop", "sleep:5", "io:5:2000", "cpu:2")
 
@@ -33,18 +34,25 @@ class EveryWork(Scenario):
         return True
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
+        n = tasks(variant)
         payload = 0 if variant.queue_limit else PAYLOAD_BYTES
-        queued = Load(TASKS, payload_bytes=payload)
+        queued = Load(n, payload_bytes=payload)
         yield Phase("queued", queued, workers=Workers.DOWN, wait="queued")
         yield Phase("drain", ready=False)
         yield Phase("stop in between", workers=Workers.DOWN, wait="queued")
         yield Phase("start again")
         for work in (*GOOD_WORK, "raise"):
-            yield Phase(work, Load(TASKS, work=work))
+            yield Phase(work, Load(n, work=work), wait="queued" if variant.heavy else "drain")
+        yield Phase("drain all")
         yield Phase("stop", workers=Workers.DOWN, wait="queued")
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
         return ()
+
+
+def tasks(variant: Variant) -> int:
+    """How many of each kind of work."""
+    return HEAVY_TASKS if variant.heavy else TASKS
 
 
 VARIANTS = [
@@ -60,32 +68,38 @@ def test_conformance(word: str, variant: Variant, one_cell: OneCell) -> None:
         available, reason = services.available(service)
         if not available:
             pytest.skip(reason)
-    result = one_cell(word, EveryWork())
+    ((system, _),) = discovery.select([word], discovery.systems())
+    environments.ensure(system)
+    with loopback_only() as seen:
+        result = one_cell(word, EveryWork())
     assert (result.status, result.reason) == (Status.OK, "")
     assert result.tasks is not None
 
+    # Nothing asked for anything beyond this machine, and nothing could be reached from there.
+    assert seen in (None, Seen())
+
     # Accepted and run exactly once, whatever the work; what raises is seen to fail, and not to end.
-    tasks = result.tasks[result.tasks["phase"] > 0]
-    good, bad = tasks[tasks["fails"] == 0], tasks[tasks["fails"] > 0]
-    assert len(good) == TASKS * (1 + len(GOOD_WORK))
-    assert len(bad) == TASKS
-    assert (tasks["accepted"] == 1).all()
+    sent, n = result.tasks[result.tasks["phase"] > 0], tasks(variant)
+    good, bad = sent[sent["fails"] == 0], sent[sent["fails"] > 0]
+    assert len(good) == n * (1 + len(GOOD_WORK))
+    assert len(bad) == n
+    assert (sent["accepted"] == 1).all()
     assert (good["starts"] == 1).all()
     assert (good["ends"] == 1).all()
     assert (bad["ends"] == 0).all()
     assert (ledger.fates(good, 60.0) == "ok").all()
-    assert ledger.negative(tasks) == 0
+    assert ledger.negative(sent) == 0
 
     # A library that keeps a status of its tasks says what the ledger says.
     said = {metric.name: metric.value for metric in result.metrics if metric.name.startswith("claims_")}
-    assert said.pop("claims_made", 0) in (0, len(tasks))
+    assert said.pop("claims_made", 0) in (0, len(sent))
     assert not any(said.values()), said
 
     # What was sent is what arrived, and what was asked for was done.
     if not variant.queue_limit:
-        assert (tasks[tasks["phase"] == 1]["payload_bytes"] == PAYLOAD_BYTES).all()
+        assert (sent[sent["phase"] == 1]["payload_bytes"] == PAYLOAD_BYTES).all()
     burned = good["burned_ns"][good["burned_ns"] > 0]
-    assert len(burned) == TASKS
+    assert len(burned) == n
     assert burned.min() >= 2_000_000
 
     # As many at once as there are slots, no more.
