@@ -23,8 +23,9 @@ CLONE_NEWNET = 0x40000000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
 LISTEN, UDP_BOUND = "0A", "07"
 LOOK_S = 0.05
-MOMENT_S = 0.3
-"""A socket that is open to others for no longer serves nobody: Erlang opens one when it resolves this host."""
+MOMENT_S = {"tcp": 0.0, "udp": 4.0}
+"""A datagram socket that is open to others for no longer serves nobody: RabbitMQ opens one while it starts,
+for a logger that is not used."""
 
 # Sources: man 2 unshare, man 2 setns, man 7 netdevice, proc(5) for net/tcp and net/snmp
 
@@ -99,7 +100,7 @@ def _watch(seen: Seen, over: threading.Event) -> None:
                 address, _, port = local.partition(":")
                 if its_state == state and not _is_loopback(address):
                     found = (name, address, int(port, 16))
-                    if time.monotonic() - since_s.setdefault(found, time.monotonic()) > MOMENT_S:
+                    if time.monotonic() - since_s.setdefault(found, time.monotonic()) > MOMENT_S[name[:3]]:
                         seen.open_to_others.add(found)
 
 
