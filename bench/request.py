@@ -41,9 +41,11 @@ class Plan:
 
     def seconds(self, cell: Cell) -> float:
         """An estimate of how long a cell takes."""
-        scenario = self.scenarios[cell.scenario]
-        heavy = self.systems[cell.system].variants[cell.variant].heavy
-        return (HEAVY_S if heavy else OVERHEAD_S) + scenario.seconds(scenario.values(cell.params))
+        scenario, system = self.scenarios[cell.scenario], self.systems[cell.system]
+        variant, params = system.variants[cell.variant], scenario.values(cell.params)
+        if scenario.unsupported(system, variant, params):
+            return 0.0
+        return (HEAVY_S if variant.heavy else OVERHEAD_S) + scenario.seconds(params)
 
 
 def plan(request: Request) -> Plan:

@@ -139,13 +139,15 @@ class Stack:
         self._link.spawned()
         before = self.order("declare", READY_S)
         self._migrate(before["migrations"])
+        servers_spawned_ns = time.monotonic_ns()
         self._start_servers(before["servers"])
         answer = self.order("open", self._patience_s)
         self._declare(answer["processes"])
         self._claims = bool(answer["claims"])
-        self._in_process = self.details["in_process"] = bool(answer["in_process"])
+        self._in_process = bool(answer["in_process"])
+        self.details["in_process"] = self._in_process and not self._servers
         if self._in_process and not self._declared:
-            self.spawned_ns = client_spawned_ns
+            self.spawned_ns = servers_spawned_ns if self._servers else client_spawned_ns
 
     def bring(self, *, up: bool, ready: bool, cold: bool) -> None:
         """Let tasks be executed, or not; with `ready`, as many at once as there are slots.
