@@ -55,7 +55,7 @@ def overhead(session: nox.Session) -> None:
 
 @nox.session
 def agree(session: nox.Session) -> None:
-    """The harness beside scripts that use each library directly (`-- REPETITIONS`, default 3)."""
+    """The harness beside scripts that use each library directly (`-- REPETITIONS SYSTEM ...`; 3, all)."""
     install(session)
     session.run("python", "-m", "tests.direct.agree", *session.posargs)
 
