@@ -9,6 +9,19 @@
 # capabilities = ["enqueue", "delay", "periodic"]
 # default = ["thread-pool", "process-pool"]
 #
+# [tool.schedbench.parity]
+# slots = ["threads of the pool: max_workers", "https://apscheduler.readthedocs.io/en/3.x/modules/executors/pool.html"]
+# runs_in = ["a thread of the application", "https://apscheduler.readthedocs.io/en/3.x/modules/executors/pool.html"]
+# acknowledgement = ["when handed to the pool: then it is off the store", "https://apscheduler.readthedocs.io/en/3.x/userguide.html#removing-jobs"]
+# persistence = ["nothing: jobs are in memory", "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/memory.html"]
+# results = ["none kept: a listener may have them", "https://apscheduler.readthedocs.io/en/3.x/userguide.html#scheduler-events"]
+# prefetch = ["all that are due: the pool has a queue without end", "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+# polling = ["sleeps until a job is due, or one is added", "https://apscheduler.readthedocs.io/en/3.x/modules/schedulers/base.html#apscheduler.schedulers.base.BaseScheduler.wakeup"]
+#
+# [tool.schedbench.changed]
+# max_workers = ["slots, not 10", "a slot means the same for every system", "https://apscheduler.readthedocs.io/en/3.x/modules/executors/pool.html"]
+# paused = ["true until tasks may run", "tasks are queued before anything runs them", "https://apscheduler.readthedocs.io/en/3.x/userguide.html#pausing-resuming-job-processing"]
+#
 # # The vendor promises nothing. With a database, a job is deleted only after it was handed to the pool, and
 # # the pool lives in memory: a crash may lose jobs, or run them again.
 #
@@ -28,6 +41,13 @@
 # settle_s = 3
 # start_s = 10
 #
+# [tool.schedbench.variants.process-pool.parity]
+# slots = ["processes of the pool: max_workers", "https://apscheduler.readthedocs.io/en/3.x/modules/executors/pool.html"]
+# runs_in = ["a process of the pool, spawned", "https://apscheduler.readthedocs.io/en/3.x/modules/executors/pool.html"]
+#
+# [tool.schedbench.variants.process-pool.changed]
+# executors = ["ProcessPoolExecutor, not threads", "what processes cost", "https://apscheduler.readthedocs.io/en/3.x/modules/executors/pool.html"]
+#
 # [tool.schedbench.variants.thread-pool-sqlite]
 # summary = "thread pool, jobs in SQLite"
 # guarantee = "none"
@@ -35,6 +55,12 @@
 # settings = { pool = "thread", store = "sqlite" }
 # settle_s = 3
 # start_s = 10
+#
+# [tool.schedbench.variants.thread-pool-sqlite.parity]
+# persistence = ["jobs not yet handed to the pool: a SQLite file", "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"]
+#
+# [tool.schedbench.variants.thread-pool-sqlite.changed]
+# jobstores = ["SQLAlchemyJobStore on SQLite, not memory", "what keeping jobs costs", "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"]
 #
 # [tool.schedbench.variants.process-pool-sqlite]
 # summary = "process pool (spawned), jobs in SQLite"
@@ -44,6 +70,15 @@
 # settle_s = 3
 # start_s = 10
 #
+# [tool.schedbench.variants.process-pool-sqlite.parity]
+# slots = ["processes of the pool: max_workers", "https://apscheduler.readthedocs.io/en/3.x/modules/executors/pool.html"]
+# runs_in = ["a process of the pool, spawned", "https://apscheduler.readthedocs.io/en/3.x/modules/executors/pool.html"]
+# persistence = ["jobs not yet handed to the pool: a SQLite file", "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"]
+#
+# [tool.schedbench.variants.process-pool-sqlite.changed]
+# executors = ["ProcessPoolExecutor, not threads", "what processes cost", "https://apscheduler.readthedocs.io/en/3.x/modules/executors/pool.html"]
+# jobstores = ["SQLAlchemyJobStore on SQLite, not memory", "what keeping jobs costs", "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"]
+#
 # [tool.schedbench.variants.thread-pool-relaxed]
 # summary = "thread pool, jobs in memory, late jobs run instead of being dropped"
 # guarantee = "none"
@@ -51,6 +86,9 @@
 # settings = { pool = "thread", run_late = true }
 # settle_s = 3
 # start_s = 10
+#
+# [tool.schedbench.variants.thread-pool-relaxed.changed]
+# misfire_grace_time = ["None, not 1 s", "late jobs run; by default they are dropped", "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
 #
 # [tool.schedbench.variants.process-pool-relaxed]
 # summary = "process pool (spawned), jobs in memory, late jobs run instead of being dropped"
@@ -60,6 +98,14 @@
 # settle_s = 3
 # start_s = 10
 #
+# [tool.schedbench.variants.process-pool-relaxed.parity]
+# slots = ["processes of the pool: max_workers", "https://apscheduler.readthedocs.io/en/3.x/modules/executors/pool.html"]
+# runs_in = ["a process of the pool, spawned", "https://apscheduler.readthedocs.io/en/3.x/modules/executors/pool.html"]
+#
+# [tool.schedbench.variants.process-pool-relaxed.changed]
+# executors = ["ProcessPoolExecutor, not threads", "what processes cost", "https://apscheduler.readthedocs.io/en/3.x/modules/executors/pool.html"]
+# misfire_grace_time = ["None, not 1 s", "late jobs run; by default they are dropped", "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+#
 # [tool.schedbench.variants.thread-pool-sqlite-relaxed]
 # summary = "thread pool, jobs in SQLite, late jobs run instead of being dropped"
 # guarantee = "none"
@@ -67,6 +113,13 @@
 # settings = { pool = "thread", store = "sqlite", run_late = true }
 # settle_s = 3
 # start_s = 10
+#
+# [tool.schedbench.variants.thread-pool-sqlite-relaxed.parity]
+# persistence = ["jobs not yet handed to the pool: a SQLite file", "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"]
+#
+# [tool.schedbench.variants.thread-pool-sqlite-relaxed.changed]
+# jobstores = ["SQLAlchemyJobStore on SQLite, not memory", "what keeping jobs costs", "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"]
+# misfire_grace_time = ["None, not 1 s", "late jobs run; by default they are dropped", "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
 #
 # [tool.schedbench.variants.thread-pool-postgresql]
 # summary = "thread pool, jobs in PostgreSQL"
@@ -77,6 +130,12 @@
 # settle_s = 3
 # start_s = 10
 #
+# [tool.schedbench.variants.thread-pool-postgresql.parity]
+# persistence = ["jobs not yet handed to the pool: PostgreSQL", "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"]
+#
+# [tool.schedbench.variants.thread-pool-postgresql.changed]
+# jobstores = ["SQLAlchemyJobStore on PostgreSQL, not memory", "what keeping jobs costs", "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"]
+#
 # [tool.schedbench.variants.thread-pool-postgresql-relaxed]
 # summary = "thread pool, jobs in PostgreSQL, late jobs run instead of being dropped"
 # services = ["postgresql"]
@@ -85,6 +144,13 @@
 # settings = { pool = "thread", store = "postgresql", run_late = true }
 # settle_s = 3
 # start_s = 10
+#
+# [tool.schedbench.variants.thread-pool-postgresql-relaxed.parity]
+# persistence = ["jobs not yet handed to the pool: PostgreSQL", "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"]
+#
+# [tool.schedbench.variants.thread-pool-postgresql-relaxed.changed]
+# jobstores = ["SQLAlchemyJobStore on PostgreSQL, not memory", "what keeping jobs costs", "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"]
+# misfire_grace_time = ["None, not 1 s", "late jobs run; by default they are dropped", "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
 # ///
 """APScheduler 3: a scheduler thread in the client that hands due jobs to a pool of threads or processes."""
 

@@ -9,6 +9,20 @@
 # capabilities = ["enqueue", "periodic"]
 # default = ["redis", "rabbitmq"]
 #
+# [tool.schedbench.parity]
+# slots = ["child processes of the worker: --concurrency", "https://docs.celeryq.dev/en/stable/userguide/workers.html#concurrency"]
+# runs_in = ["a child process of the worker (prefork)", "https://docs.celeryq.dev/en/stable/userguide/concurrency/index.html"]
+# acknowledgement = ["just before it runs: gone if its process dies", "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-acks-late"]
+# persistence = ["what is queued, as of the last snapshot of Redis", "https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/"]
+# results = ["none: there is no result backend by default", "https://docs.celeryq.dev/en/stable/userguide/configuration.html#result-backend"]
+# prefetch = ["4 per slot, beside the one that runs", "https://docs.celeryq.dev/en/stable/userguide/optimizing.html#prefetch-limits"]
+# polling = ["waits at Redis (BRPOP), asked again after 1 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
+#
+# [tool.schedbench.changed]
+# --concurrency = ["slots, not one per core", "a slot means the same for every system", "https://docs.celeryq.dev/en/stable/userguide/workers.html#concurrency"]
+# broker_url = ["a server of the cell, with a password", "every cell has fresh servers of its own", "https://docs.celeryq.dev/en/stable/userguide/configuration.html#broker-url"]
+# task_id = ["the harness's own, not a UUID", "a task can be asked for by it", "https://docs.celeryq.dev/en/stable/userguide/calling.html"]
+#
 # [tool.schedbench.variants.redis]
 # summary = "prefork pool, one child per slot; acknowledged before it runs; no result backend"
 # services = ["redis"]
@@ -24,6 +38,14 @@
 # settle_s = 10
 # settings = { worker_pool = "threads" }
 #
+# [tool.schedbench.variants.redis-threads.parity]
+# slots = ["threads of the worker: --concurrency", "https://docs.celeryq.dev/en/stable/userguide/workers.html#concurrency"]
+# runs_in = ["a thread of the worker", "https://docs.celeryq.dev/en/stable/userguide/concurrency/index.html"]
+# acknowledgement = ["just before it runs: gone if the worker dies", "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-acks-late"]
+#
+# [tool.schedbench.variants.redis-threads.changed]
+# worker_pool = ["threads, not prefork", "what threads cost", "https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-pool"]
+#
 # [tool.schedbench.variants.redis-acks-late]
 # summary = "prefork pool; acknowledged after it ran, put back when its child dies; no result backend"
 # services = ["redis"]
@@ -31,6 +53,14 @@
 # source = "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-reject-on-worker-lost"
 # settle_s = 10
 # settings = { task_acks_late = true, task_reject_on_worker_lost = true }
+#
+# [tool.schedbench.variants.redis-acks-late.parity]
+# acknowledgement = ["after it ran; back in the queue if its process dies", "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-reject-on-worker-lost"]
+# prefetch = ["4 per slot, the one that runs included", "https://docs.celeryq.dev/en/stable/userguide/optimizing.html#reserve-one-task-at-a-time"]
+#
+# [tool.schedbench.variants.redis-acks-late.changed]
+# task_acks_late = ["true", "what at-least-once costs", "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-acks-late"]
+# task_reject_on_worker_lost = ["true", "else a task whose process dies counts as done", "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-reject-on-worker-lost"]
 #
 # [tool.schedbench.variants.redis-results]
 # summary = "prefork pool; acknowledged before it runs; results kept in the same Redis"
@@ -40,6 +70,12 @@
 # settle_s = 10
 # settings = { result_backend = "redis" }
 #
+# [tool.schedbench.variants.redis-results.parity]
+# results = ["state and return value in Redis, for a day", "https://docs.celeryq.dev/en/stable/userguide/configuration.html#result-expires"]
+#
+# [tool.schedbench.variants.redis-results.changed]
+# result_backend = ["the same Redis, not none", "what keeping results costs", "https://docs.celeryq.dev/en/stable/userguide/configuration.html#result-backend"]
+#
 # [tool.schedbench.variants.rabbitmq]
 # summary = "prefork pool, one child per slot; acknowledged before it runs; no result backend"
 # services = ["rabbitmq"]
@@ -47,6 +83,10 @@
 # source = "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-acks-late"
 # heavy = true
 # settle_s = 10
+#
+# [tool.schedbench.variants.rabbitmq.parity]
+# persistence = ["what is queued: durable queue, persistent messages", "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-default-delivery-mode"]
+# polling = ["pushed by the broker, as far as the prefetch goes", "https://www.rabbitmq.com/docs/consumer-prefetch"]
 #
 # [tool.schedbench.variants.rabbitmq-confirms]
 # summary = "as rabbitmq, and each send waits until the broker has confirmed it"
@@ -56,6 +96,13 @@
 # heavy = true
 # settle_s = 10
 # settings = { broker_transport_options = { confirm_publish = true } }
+#
+# [tool.schedbench.variants.rabbitmq-confirms.parity]
+# persistence = ["what is queued: durable queue, persistent messages", "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-default-delivery-mode"]
+# polling = ["pushed by the broker, as far as the prefetch goes", "https://www.rabbitmq.com/docs/consumer-prefetch"]
+#
+# [tool.schedbench.variants.rabbitmq-confirms.changed]
+# broker_transport_options = ["confirm_publish = true", "what it costs to know that the broker has a task", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.pyamqp.html#publisher-confirms"]
 # ///
 """Celery on Redis or RabbitMQ. A variant's settings are Celery settings; all else is the vendor's default.
 

@@ -9,6 +9,20 @@
 # capabilities = ["enqueue"]
 # default = ["redis", "redis-prefetch"]
 #
+# [tool.schedbench.parity]
+# slots = ["worker processes of one thread each: --processes", "https://dramatiq.io/guide.html#workers"]
+# runs_in = ["the thread of a worker process", "https://dramatiq.io/guide.html#workers"]
+# acknowledgement = ["after it ran; what a dead worker held comes back", "https://dramatiq.io/advanced.html#message-persistence"]
+# persistence = ["what is queued, as of the last snapshot of Redis", "https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/"]
+# results = ["none: the Results middleware is off by default", "https://dramatiq.io/advanced.html#message-results"]
+# prefetch = ["2 per slot, the one that runs included", "https://dramatiq.io/reference.html#environment-variables"]
+# polling = ["asks Redis every 5 to 10 ms, up to 1 s when idle", "https://dramatiq.io/reference.html#environment-variables"]
+#
+# [tool.schedbench.changed]
+# --processes = ["slots, not one per core", "a slot means the same for every system", "https://dramatiq.io/guide.html#workers"]
+# --threads = ["1, not 8", "a slot means the same for every system", "https://dramatiq.io/guide.html#workers"]
+# url = ["a server of the cell, with a password", "every cell has fresh servers of its own", "https://dramatiq.io/reference.html#brokers"]
+#
 # [tool.schedbench.variants.redis]
 # summary = "one process per slot, one thread in each; acknowledged after it ran"
 # services = ["redis"]
@@ -25,6 +39,14 @@
 # settle_s = 10
 # settings = { slots_are = "threads" }
 #
+# [tool.schedbench.variants.redis-threads.parity]
+# slots = ["threads of one worker process: --threads", "https://dramatiq.io/guide.html#workers"]
+# runs_in = ["a thread of the worker process", "https://dramatiq.io/guide.html#workers"]
+#
+# [tool.schedbench.variants.redis-threads.changed]
+# --processes = ["1, not one per core", "a slot means the same for every system", "https://dramatiq.io/guide.html#workers"]
+# --threads = ["slots, not 8", "a slot means the same for every system", "https://dramatiq.io/guide.html#workers"]
+#
 # [tool.schedbench.variants.redis-prefetch]
 # summary = "one process per slot, one thread in each, 16 tasks prefetched by each; acknowledged after it ran"
 # services = ["redis"]
@@ -32,6 +54,12 @@
 # source = "https://dramatiq.io/reference.html#environment-variables"
 # settle_s = 10
 # settings = { slots_are = "processes", prefetch = 16 }
+#
+# [tool.schedbench.variants.redis-prefetch.parity]
+# prefetch = ["16 per slot, the one that runs included", "https://dramatiq.io/reference.html#environment-variables"]
+#
+# [tool.schedbench.variants.redis-prefetch.changed]
+# dramatiq_queue_prefetch = ["16, not 2 per thread", "as a process of the default 8 threads has", "https://dramatiq.io/reference.html#environment-variables"]
 #
 # [tool.schedbench.variants.rabbitmq]
 # summary = "one process per slot, one thread in each; acknowledged after it ran"
@@ -42,6 +70,10 @@
 # settle_s = 10
 # settings = { slots_are = "processes" }
 #
+# [tool.schedbench.variants.rabbitmq.parity]
+# persistence = ["what is queued: durable queue, persistent messages", "https://dramatiq.io/advanced.html#message-persistence"]
+# polling = ["pushed by the broker, as far as the prefetch goes", "https://www.rabbitmq.com/docs/consumer-prefetch"]
+#
 # [tool.schedbench.variants.rabbitmq-confirms]
 # summary = "as rabbitmq, and each send waits until the broker has confirmed it"
 # services = ["rabbitmq"]
@@ -50,6 +82,13 @@
 # heavy = true
 # settle_s = 10
 # settings = { slots_are = "processes", confirm = true }
+#
+# [tool.schedbench.variants.rabbitmq-confirms.parity]
+# persistence = ["what is queued: durable queue, persistent messages", "https://dramatiq.io/advanced.html#message-persistence"]
+# polling = ["pushed by the broker, as far as the prefetch goes", "https://www.rabbitmq.com/docs/consumer-prefetch"]
+#
+# [tool.schedbench.variants.rabbitmq-confirms.changed]
+# confirm_delivery = ["true", "what it costs to know that the broker has a task", "https://dramatiq.io/reference.html#dramatiq.brokers.rabbitmq.RabbitmqBroker"]
 # ///
 """Dramatiq on Redis or RabbitMQ. Slots aside, everything is the vendor's default, its middleware included.
 

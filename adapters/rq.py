@@ -9,6 +9,20 @@
 # capabilities = ["enqueue"]
 # default = ["redis"]
 #
+# [tool.schedbench.parity]
+# slots = ["worker processes, each with one task at a time", "https://python-rq.org/docs/workers/#starting-workers"]
+# runs_in = ["a process that a worker forks for every task", "https://python-rq.org/docs/workers/#the-worker-lifecycle"]
+# acknowledgement = ["off the queue when taken; failed if its worker dies", "https://python-rq.org/docs/results/#dealing-with-interruptions"]
+# persistence = ["what is queued, as of the last snapshot of Redis", "https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/"]
+# results = ["return value for 500 s, a failure for a year", "https://python-rq.org/docs/jobs/#job-creation"]
+# prefetch = ["none: a worker takes one task at a time", "https://python-rq.org/docs/workers/#starting-workers"]
+# polling = ["waits at Redis (BLMOVE), asked again after 405 s", "https://python-rq.org/docs/connections/#timeout"]
+#
+# [tool.schedbench.changed]
+# "rq worker" = ["started once per slot, not once", "a slot means the same for every system", "https://python-rq.org/docs/workers/#starting-workers"]
+# --config = ["this module, which names the Redis of the cell", "every cell has fresh servers of its own", "https://python-rq.org/docs/workers/#using-a-config-file"]
+# job_id = ["the harness's own, not a UUID", "a task can be asked for by it", "https://python-rq.org/docs/#enqueueing-jobs"]
+#
 # [tool.schedbench.variants.redis]
 # summary = "one worker process per slot, which forks for every task; results kept for 500 s"
 # services = ["redis"]
@@ -23,6 +37,12 @@
 # source = "https://python-rq.org/docs/workers/"
 # settle_s = 10
 # settings = { worker_class = "rq.worker.SimpleWorker" }
+#
+# [tool.schedbench.variants.redis-simple.parity]
+# runs_in = ["the worker process itself", "https://python-rq.org/docs/workers/#simpleworker"]
+#
+# [tool.schedbench.variants.redis-simple.changed]
+# --worker-class = ["rq.worker.SimpleWorker", "what forking for every task costs", "https://python-rq.org/docs/workers/#simpleworker"]
 # ///
 """RQ on Redis, without its scheduler: `rq worker` starts that only when asked to.
 

@@ -9,6 +9,19 @@
 # capabilities = ["delay", "periodic"]
 # default = ["poll-1s", "idle-seconds"]
 #
+# [tool.schedbench.parity]
+# slots = ["one: due jobs run one after another", "https://schedule.readthedocs.io/en/stable/parallel-execution.html"]
+# runs_in = ["the thread that calls run_pending()", "https://schedule.readthedocs.io/en/stable/background-execution.html"]
+# acknowledgement = ["when it returns: CancelJob takes it off", "https://schedule.readthedocs.io/en/stable/examples.html#run-a-job-once"]
+# persistence = ["nothing: jobs are in memory", "https://schedule.readthedocs.io/en/stable/index.html#when-not-to-use-schedule"]
+# results = ["none: what a job returns is dropped", "https://schedule.readthedocs.io/en/stable/reference.html#schedule.Job.run"]
+# prefetch = ["none: a job runs where it is found due", "https://schedule.readthedocs.io/en/stable/reference.html#schedule.Scheduler.run_pending"]
+# polling = ["once a second, as documented", "https://schedule.readthedocs.io/en/stable/background-execution.html"]
+#
+# [tool.schedbench.changed]
+# "time.sleep" = ["Event.wait, for the same time", "the loop can be stopped at once", "https://schedule.readthedocs.io/en/stable/background-execution.html"]
+# exceptions = ["logged by the job, which is then taken off", "else the first one would end the loop", "https://schedule.readthedocs.io/en/stable/exception-handling.html"]
+#
 # [tool.schedbench.variants.poll-1s]
 # summary = "run_pending() once a second in a background thread"
 # guarantee = "none"
@@ -25,6 +38,12 @@
 # max_slots = 1
 # settle_s = 3
 #
+# [tool.schedbench.variants.idle-seconds.parity]
+# polling = ["sleeps for idle_seconds, until the next job is due", "https://schedule.readthedocs.io/en/stable/examples.html#time-until-the-next-execution"]
+#
+# [tool.schedbench.variants.idle-seconds.changed]
+# "no job left" = ["looks again after 1 s, does not end", "jobs are added later", "https://schedule.readthedocs.io/en/stable/examples.html#time-until-the-next-execution"]
+#
 # [tool.schedbench.variants.tight]
 # summary = "run_pending() in a loop that never sleeps, the least latency at the price of one core"
 # guarantee = "none"
@@ -32,6 +51,12 @@
 # settings = { wait = "never" }
 # max_slots = 1
 # settle_s = 3
+#
+# [tool.schedbench.variants.tight.parity]
+# polling = ["always: the loop never sleeps", "https://schedule.readthedocs.io/en/stable/reference.html#schedule.Scheduler.run_pending"]
+#
+# [tool.schedbench.variants.tight.changed]
+# "time.sleep" = ["left out", "the least latency there is", "https://schedule.readthedocs.io/en/stable/background-execution.html"]
 # ///
 """The schedule library: one thread that runs due jobs one after another, looking in one of three rhythms."""
 

@@ -23,7 +23,8 @@ from rich.table import Table
 from bench import __version__, discovery, environments, harness, machine, selftest, services, session, store
 from bench import calibration as calibrating
 from bench.errors import SchedbenchError, UsageError, unknown
-from bench.model import Cell, Status
+from bench.model import Cell, Status, System, Variant
+from bench.parity import parity_table
 from bench.progress import StepProgress
 from bench.runner import Result
 
@@ -88,11 +89,32 @@ def cli() -> None:
 
 
 @cli.command("list")
-@click.option("--json", "as_json", is_flag=True, help="For machines: one JSON document.")
-def list_(as_json: bool) -> None:
-    """Show systems and variants, what is available here and why not, and the scenarios."""
-    systems = discovery.systems()
-    scenarios = discovery.scenarios()
+@click.argument("systems", nargs=-1, metavar="[SYSTEM[:VARIANT] ...]")
+@click.option(
+    "--parity",
+    "side_by_side",
+    is_flag=True,
+    help="What is compared with what, and every setting that differs from the vendor's default.",
+)
+@click.option("--json", "as_json", is_flag=True, help="For machines: one JSON document, parity included.")
+def list_(systems: tuple[str, ...], side_by_side: bool, as_json: bool) -> None:
+    """Show systems and variants, what is available here and why not, and the scenarios.
+
+    SYSTEM is a name or the path of an adapter file, with :VARIANT for one configuration; without any, all
+    are shown. With --parity: what a slot is in each variant, in what a task runs, when it counts as taken,
+    what outlives a restart, what is kept of results, what is taken in advance and how work is found, each
+    with the vendor's page.
+
+    \b
+    Examples:
+      schedbench list --parity celery rq
+      schedbench list --parity dramatiq:redis dramatiq:rabbitmq
+    """  # noqa: D301
+    chosen = _listed(systems)
+    if side_by_side and not as_json:
+        _parity(chosen if systems else [pair for pair in chosen if pair[0].family != "floor"])
+        return
+    scenarios = {} if systems else discovery.scenarios()
     rows = [
         {
             "system": system.name,
@@ -104,10 +126,11 @@ def list_(as_json: bool) -> None:
             "source": variant.source,
             "services": list(variant.services),
             "summary": variant.summary,
+            "parity": {key: dataclasses.asdict(fact) for key, fact in variant.parity.items()},
+            "changed": {key: dataclasses.asdict(fact) for key, fact in variant.changed.items()},
             **_available(system.lock is not None or not system.dependencies, variant.services),
         }
-        for system in systems.values()
-        for variant in system.variants.values()
+        for system, variant in chosen
     ]
     if as_json:
         described = {
@@ -131,14 +154,37 @@ def list_(as_json: bool) -> None:
         name = f"[bold]{row['system']}[/]:{row['variant']}{star}"
         table.add_row(name, row["family"], row["guarantee"], here, escape(row["summary"]))
     console.print(table)
-    table = Table(
-        "scenario", "parameter", "default", "meaning", title="Scenarios (change a parameter with --set)"
-    )
-    for name, scenario in scenarios.items():
-        table.add_row(f"[bold]{name}[/]", "", "", escape(scenario.title))
-        for key, parameter in scenario.parameters.items():
-            table.add_row("", key, str(parameter.default), escape(parameter.help))
-    console.print(table)
+    if scenarios:
+        table = Table(
+            "scenario", "parameter", "default", "meaning", title="Scenarios (change a parameter with --set)"
+        )
+        for name, scenario in scenarios.items():
+            table.add_row(f"[bold]{name}[/]", "", "", escape(scenario.title))
+            for key, parameter in scenario.parameters.items():
+                table.add_row("", key, str(parameter.default), escape(parameter.help))
+        console.print(table)
+    words = " ".join(systems) or "celery rq"
+    console.print(f"what is compared with what: schedbench list --parity {words}", highlight=False)
+
+
+def _listed(words: tuple[str, ...]) -> list[tuple[System, Variant]]:
+    """The named systems with all their variants, or the named variants; without any word, everything."""
+    known = discovery.systems()
+    whole = [word if ":" in word else f"{word}:all" for word in words or known]
+    return discovery.select(whole, known)
+
+
+def _parity(chosen: list[tuple[System, Variant]]) -> None:
+    """The chosen variants, system by system."""
+    by_path: dict[str, list[tuple[System, Variant]]] = {}
+    for system, variant in chosen:
+        by_path.setdefault(system.path, []).append((system, variant))
+    for own in by_path.values():
+        table, links = parity_table(own[0][0], [variant for _, variant in own])
+        console.print(table)
+        for link in links:
+            console.print(f"  {escape(link)}", style="dim", highlight=False, soft_wrap=True)
+        console.print()
 
 
 def _available(locked: bool, needed: tuple[str, ...]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -9,7 +10,7 @@ from typing import Final
 
 import pandas as pd
 
-from bench.model import Fate
+from bench.model import Fate, Status
 from bench.stats import proportion_interval
 from bench.store import Run
 from reports import marks
@@ -20,8 +21,8 @@ from reports.tables import NONE, Column, Entry, Footnotes, Group, Table, interva
 
 FATES_LEAD: Final = (
     "Every task of every trial that ended ok, counted by id; the others are listed with their reasons. "
-    "Lost means not seen within the settle time of the variant, 2 to 20 s without any event. The share "
-    "that is ok has an exact 95 % interval: no failure among n tasks supports only its lower end."
+    "Lost means not seen after {settle} s without any event, the settle time of its variant. The share that "
+    "is ok has an exact 95 % interval: no failure among n tasks supports only its lower end."
 )
 OPTIONAL: Final = {
     "negative_latencies": ("Before due", "Starts before the due time are a fault of the measurement."),
@@ -44,8 +45,8 @@ Counts = dict[str, int]
 
 
 def tables(run: Run) -> list[Table]:
-    """Fates, ticks and failures; a table without a row is empty."""
-    return [_fates(run), _ticks(run), _failures(run)]
+    """Fates, ticks, failures and what was not asked; a table without a row is empty."""
+    return [_fates(run), _ticks(run), _failures(run), _unsupported(run)]
 
 
 def _trials(run: Run, *beginnings: str) -> pd.DataFrame:
@@ -99,7 +100,8 @@ def _fates(run: Run) -> Table:
     trials = run.summary[run.summary["trial"] != ""]
     cells = trials[["system", "variant", "scenario", "params", "trial"]].drop_duplicates()
     failed = Counter((row["system"], row["variant"]) for row in failures(run))
-    whole = Counter(zip(cells["system"], cells["variant"], strict=True))
+    unasked = Counter((row["system"], row["variant"]) for row in unsupported(run))
+    whole = Counter(zip(cells["system"], cells["variant"], strict=True)) - unasked
     sums = _sums(rows, "system", "variant")
     shown = [name for name in OPTIONAL if any(_has(name, counts) for counts in sums.values())]
     entries, records = [], []
@@ -124,10 +126,19 @@ def _fates(run: Run) -> Table:
         records.append({**record, "marks": marks.words(doubt), "reason": doubt})
     heads = ["Tasks", "Share ok, %", *(fate.capitalize() for fate in Fate), *(OPTIONAL[n][0] for n in shown)]
     columns = (*map(Column, ("System", "Variant", "Trials ok")), *(Column(head, True) for head in heads))
-    lead = " ".join([FATES_LEAD, *filter(None, (OPTIONAL[name][1] for name in shown))])
+    words = FATES_LEAD.format(settle=_settle(run, sums))
+    lead = " ".join([words, *filter(None, (OPTIONAL[name][1] for name in shown))])
     groups = (Group("", tuple(entries)),)
     title = "What became of every task"
     return Table("fates", title, lead, columns, groups, tuple(notes.texts), tuple(records), notes.legend)
+
+
+def _settle(run: Run, keys: Iterable[tuple[str, ...]]) -> str:
+    """The settle times of these variants, in s."""
+    systems = run.info.get("systems", {})
+    declared = (systems.get(system, {}).get("variants", {}).get(variant, {}) for system, variant in keys)
+    times = [own["settle_s"] for own in declared if "settle_s" in own]
+    return " to ".join(f"{time:g}" for time in sorted({min(times), max(times)})) if times else "some"
 
 
 def _has(name: str, counts: Mapping[str, int]) -> bool:
@@ -205,7 +216,16 @@ def _delays(rows: Iterable[Measured]) -> dict[tuple[str, str, str, str], Measure
 
 
 def failures(run: Run) -> list[dict[str, str]]:
-    """Every trial that did not end `ok`: system, variant, scenario, params, trial, status, reason."""
+    """Every trial that failed: system, variant, scenario, params, trial, status, reason."""
+    return [row for row in _without_figures(run) if row["status"] != Status.UNSUPPORTED]
+
+
+def unsupported(run: Run) -> list[dict[str, str]]:
+    """Every trial that could not be asked for, with the same keys."""
+    return [row for row in _without_figures(run) if row["status"] == Status.UNSUPPORTED]
+
+
+def _without_figures(run: Run) -> list[dict[str, str]]:
     rows = run.summary[(run.summary["trial"] != "") & (run.summary["metric"] == "")]
     columns = ["system", "variant", "scenario", "params", "trial", "status", "reason"]
     return [{name: str(row[name]) for name in columns} for row in rows.to_dict("records")]
@@ -215,3 +235,26 @@ def _failures(run: Run) -> Table:
     lead = "Kept, shown, and in no median."
     labels = ["System", "Variant", "Scenario", "Parameters", "Trial", "Status", "Reason"]
     return plain("failures", "Trials that did not end ok", lead, labels, failures(run))
+
+
+def _unsupported(run: Run) -> Table:
+    """What a variant could not be asked, once for all its trials and conditions; the first trial says why."""
+    found: dict[tuple[str, str, str, str], list[dict[str, str]]] = {}
+    for row in unsupported(run):
+        words = condition(row["scenario"], parameters(row["params"]))
+        found.setdefault((row["system"], row["variant"], row["scenario"], words), []).append(row)
+    records = [
+        {
+            "system": system,
+            "variant": variant,
+            "scenario": scenario,
+            "condition": words,
+            "trials": len(rows),
+            "reason": rows[0]["reason"],
+        }
+        for (system, variant, scenario, words), rows in found.items()
+    ]
+    lead = "No failure: a system or variant that does not do this, or something that is missing here."
+    labels = ["System", "Variant", "Scenario", "Condition", "Trials", "Reason"]
+    table = plain("unsupported", "What could not be asked", lead, labels, records)
+    return dataclasses.replace(table, folded=f"{len(records)} condition{'s' * (len(records) != 1)}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.store import Run
-from reports import accounts, calibration, marks, published
+from reports import accounts, calibration, marks, parity, published
 from reports.lines import condition
 from reports.measured import Measured, measured
 from reports.published import Figure, Verdict
@@ -97,9 +97,16 @@ GRIDS: Final = (
     Grid(
         "startup",
         "Startup",
-        "From just before the processes are spawned to the start of a task that was already waiting.",
+        "From just before the processes that run tasks are spawned to the start of a task that was already "
+        "waiting. What must be there before is timed apart: services such as a broker or a database, the "
+        "migration of a database, and servers.",
         "startup",
-        {"startup": "Startup, s"},
+        {
+            "startup": "Startup, s",
+            "set_up.services": "Services, s",
+            "set_up.migration": "Migration, s",
+            "set_up.servers": "Servers, s",
+        },
     ),
 )
 
@@ -108,7 +115,13 @@ def further_tables(run: Run) -> list[Table]:
     """Every table beside the survey's that has a row."""
     rows = measured(run)
     grids = [_grid(grid, rows) for grid in GRIDS]
-    tables = [*accounts.tables(run), *grids, _elsewhere(rows), *calibration.tables(run)]
+    tables = [
+        *parity.tables(run),
+        *accounts.tables(run),
+        *grids,
+        _elsewhere(rows),
+        *calibration.tables(run),
+    ]
     return [table for table in tables if table.stated or not table.empty]
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from bench.stats import Interval
 from reports.measured import Measured, Params, Subject
-from reports.published import Figure, Verdict, Word
+from reports.published import Figure, Verdict
 
 GUARANTEES: Final = ("exactly-once", "at-least-once", "at-most-once", "none")
 
@@ -38,8 +38,8 @@ class Line:
 
     @property
     def asked(self) -> bool:
-        """Whether this run measured it, or tried to."""
-        return self.verdict.word is not Word.NOT_MEASURED
+        """Whether this run measured it, or tried to. A published figure alone has no status."""
+        return bool(self.status)
 
     @property
     def group(self) -> str:

@@ -32,7 +32,8 @@ BAND: Final = "#c9d3dd"
 FLOOR: Final = "#8b949e"
 BLUE, VERMILION, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 ORANGE, SKY, INDIGO, WINE = "#e69f00", "#56b4e9", "#5b5ea6", "#9b2335"
-PALETTE: Final = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, INDIGO, WINE)
+OLIVE, BROWN, MINT = "#8a8a1f", "#7a5230", "#66c2a5"
+PALETTE: Final = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, INDIGO, WINE, OLIVE, BROWN, MINT)
 
 ROLES: Final[Mapping[str, str]] = {
     Role.CLIENT: BLUE,
@@ -44,6 +45,8 @@ ROLES: Final[Mapping[str, str]] = {
     Role.WEBSERVER: INDIGO,
     Role.AGENT: WINE,
     Role.DAEMON: FLOOR,
+    Role.DAG_PROCESSOR: OLIVE,
+    Role.CODE_SERVER: BROWN,
 }
 
 STYLE: Final[Any] = {

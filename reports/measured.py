@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from bench.model import Role
+from bench.model import Role, Status
 from bench.stats import Interval
 from bench.store import Run
 
@@ -49,8 +49,8 @@ class Measured:
     """One figure over all trials of one condition.
 
     `interval` is None when no trial gave a figure. `trials` counts the trials in it, `tasks` the
-    observations within each (`1000`, or `950-1000` when they differ). `metric` is empty when every trial
-    of the condition failed.
+    observations within each (`1000`, or `950-1000` when they differ). `metric` is empty when no trial of
+    the condition ended `ok`.
     """
 
     subject: Subject
@@ -63,6 +63,11 @@ class Measured:
     tasks: str
     status: str
     reason: str
+
+    @property
+    def unsupported(self) -> bool:
+        """Whether the variant could not be asked this at all; `reason` says why."""
+        return self.status == Status.UNSUPPORTED
 
     @property
     def params(self) -> Params:
@@ -113,6 +118,7 @@ def measured(run: Run) -> list[Measured]:
     trials = run.summary[run.summary["trial"] != ""]
     keys = ["system", "variant", "scenario", "params", "metric"]
     observations = {key: rows["n"].dropna() for key, rows in trials.groupby(keys)}
+    whys = _unsupported(trials)
     rows = []
     for row in run.summary[run.summary["trial"] == ""].to_dict("records"):
         key = tuple(str(row[name]) for name in keys)
@@ -127,10 +133,20 @@ def measured(run: Run) -> list[Measured]:
                 int(row["n"]) if not pd.isna(row["n"]) else 0,
                 _span(observations.get(key, ())),
                 str(row["status"]),
-                str(row["reason"]),
+                whys.get(key[:4], "") if row["status"] == Status.UNSUPPORTED else str(row["reason"]),
             )
         )
     return rows
+
+
+def _unsupported(trials: pd.DataFrame) -> dict[tuple[str, ...], str]:
+    """Why a cell could not be asked, as its first trial says: that is no failure, and needs no count."""
+    own = trials[(trials["metric"] == "") & (trials["status"] == Status.UNSUPPORTED)]
+    rows = own.drop_duplicates(["system", "variant", "scenario", "params"]).to_dict("records")
+    return {
+        tuple(str(row[name]) for name in ("system", "variant", "scenario", "params")): str(row["reason"])
+        for row in rows
+    }
 
 
 def _interval(row: Mapping[Any, Any]) -> Interval | None:

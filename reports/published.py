@@ -9,6 +9,8 @@ Rules of the verdict, the same for every figure:
   no spread. A bound that the survey leaves open is open here.
 - A figure that is unfit (`reports.marks`: invalid, of too few samples, of a disturbed machine, of the tasks
   that survived), or was measured under another condition, is *not comparable*.
+- What a variant cannot be asked, and what was published of something that one machine cannot be, is *not
+  comparable here*.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import csv
 import enum
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,6 +31,25 @@ FILE: Final = Path(__file__).with_name("published") / "figures.csv"
 TOLERANCE: Final = 0.10
 """Half-width given to a figure that was published as one number."""
 
+EVERY_OTHER: Final = "*"
+
+SURVEY_VARIANTS: Final[Mapping[str, Mapping[str, str]]] = {
+    "temporal": {"external": "cluster", EVERY_OTHER: "local"},
+    "prefect": {EVERY_OTHER: "local"},
+}
+"""What the survey calls a variant of a system, where it has another name for it than we have."""
+
+NOT_HERE: Final[Mapping[tuple[str, str], str]] = {
+    ("temporal", "cluster"): "a cluster of several machines: temporal:external measures one at its address",
+    ("prefect", "cloud"): "a hosted service",
+}
+"""Why the survey's figures of a system and its variant have no counterpart on one machine."""
+
+PROVISOS: Final[Mapping[tuple[str, str], str]] = {
+    ("temporal", "cluster"): "provided that a cluster answers at the address",
+}
+"""What must hold for a verdict on the survey's figures of a system and its variant."""
+
 
 class Word(enum.StrEnum):
     """What a measured figure is, held against the published one."""
@@ -37,6 +58,7 @@ class Word(enum.StrEnum):
     WITHIN = "within"
     ABOVE = "above"
     NOT_COMPARABLE = "not comparable"
+    NOT_HERE = "not comparable here"
     NOT_MEASURED = "not measured"
     NOTHING = ""  # the survey says nothing about this system
 
@@ -50,6 +72,15 @@ class Verdict:
 
     def __str__(self) -> str:
         return f"{self.word} ({self.why})" if self.why else str(self.word)
+
+    @property
+    def told(self) -> bool:
+        """Whether it says how the two compare."""
+        return self.word in (Word.BELOW, Word.WITHIN, Word.ABOVE)
+
+    def reserved(self, *words: str) -> Verdict:
+        """The same with further reservations."""
+        return Verdict(self.word, "; ".join(filter(None, (self.why, *words))))
 
 
 @dataclass(frozen=True)
@@ -100,11 +131,14 @@ def _figure(row: dict[str, str]) -> Figure:
 def concerns(figure: Figure, subject: Subject) -> bool:
     """Whether a figure is about a system as it was run.
 
-    A figure with a variant is about the variant of that name, one without about each default variant.
+    A figure with a variant is about every variant that the survey would call so (`SURVEY_VARIANTS`), one
+    without about each default variant.
     """
     if figure.system != subject.system:
         return False
-    return figure.variant == subject.variant if figure.variant else subject.default
+    names = SURVEY_VARIANTS.get(subject.system, {})
+    called = names.get(subject.variant, names.get(EVERY_OTHER, subject.variant))
+    return figure.variant == called if figure.variant else subject.default
 
 
 def find(figures: Iterable[Figure], table: str, subject: Subject, metric: str) -> Figure | None:
@@ -164,4 +198,11 @@ def judge(figure: Figure | None, measured: Interval | None, reason: str, other: 
         return Verdict(Word.NOTHING)
     if other and measured is not None:
         return Verdict(Word.NOT_COMPARABLE, other)
-    return verdict(*figure.bounds, measured, reason)
+    found = verdict(*figure.bounds, measured, reason)
+    return found.reserved(PROVISOS.get((figure.system, figure.variant), "") if found.told else "")
+
+
+def unmeasured(figure: Figure) -> Verdict:
+    """The verdict on a published figure that nothing in a run stands beside."""
+    why = NOT_HERE.get((figure.system, figure.variant), "")
+    return Verdict(Word.NOT_HERE, why) if why else Verdict(Word.NOT_MEASURED)

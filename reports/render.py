@@ -163,7 +163,10 @@ def _markdown(run: Run, tables: Iterable[Table], drawn: Sequence[Chart]) -> str:
         for name in CHARTS_OF.get(table.key, ()):
             if name in by_name:
                 lines += [f"![{by_name[name].alt}](charts/{name}.svg)", ""]
-        lines += _markdown_table(table)
+        shown = _markdown_table(table)
+        if table.folded:
+            shown = ["<details>", f"<summary>{table.folded}</summary>", "", *shown, "</details>", ""]
+        lines += shown
     lines += ["## How this run was made", "", *(f"- {fact.name}: {fact.text}" for fact in facts(run)), ""]
     return "\n".join(lines)
 
@@ -193,5 +196,7 @@ def _markdown_row(entries: Iterable[str]) -> str:
 
 
 def _markdown_entry(entry: Entry) -> str:
+    if entry.link:
+        return f"[{entry.text}]({entry.link})"
     notes = f" <sup>{','.join(map(str, entry.notes))}</sup>" if entry.notes else ""
     return f"{marked(entry.text, entry.marks)}{f' ({entry.sub})' if entry.sub else ''}{notes}"

@@ -67,8 +67,8 @@ def dots(section: Section, colours: Mapping[str, str], folder: Path) -> Chart | 
     low, high = min(ends) / 1.6, max(ends) * 2.2
     look.log_scale(rows.axes, low, high, section.unit)
     for line, y in zip(lines, rows.places, strict=True):
-        _band(rows.axes, line, y, (low, high))
         if line.interval and line.interval.value > 0:
+            _band(rows.axes, line, y, (low, high))
             _dot(rows.axes, line.interval, y, colours[line.subject.system], line.reason)
         else:
             _missing(rows.axes, y, line.reason)

@@ -27,6 +27,7 @@ class Question:
 
     `wanted` picks the condition to show, `other` says why it is another one than the survey's (empty when
     it is the same), `cost` puts a figure on the scale on which a floor adds up: tasks/s become ms per task.
+    `instead` picks conditions whose figure is shown of a variant that could not be asked the chosen one.
     """
 
     key: str
@@ -38,11 +39,12 @@ class Question:
     wanted: Callable[[Params], bool]
     other: Callable[[Params], str] = lambda params: ""
     cost: Cost = float
+    instead: Callable[[Params], bool] = lambda params: False
 
 
 def _survey_drain(params: Params) -> bool:
     plain = params.get("work", "noop") == "noop" and not params.get("payload")
-    return plain and not params.get("seconds") and params.get("tasks", 1000.0) == 1000
+    return plain and not params.get("seconds") and params.get("tasks", SURVEY_TASKS) == SURVEY_TASKS
 
 
 QUESTIONS: Final = (
@@ -56,6 +58,7 @@ QUESTIONS: Final = (
         "latency", "P95 dispatch latency", "S2 dispatch latency", "latency", "dispatch_latency_p95", False,
         wanted=lambda params: bool(params.get("rate")) and params.get("work", "noop") == "noop",
         other=lambda params: "" if params.get("work", "noop") == "noop" else "measured with other work",
+        instead=lambda params: not params.get("rate") and params.get("work", "noop") == "noop",
     ),
     Question(
         "cpu", "CPU efficiency", "S2 CPU efficiency", "cpu", "cpu_efficiency", True,
@@ -68,6 +71,9 @@ QUESTIONS: Final = (
     ),
 )  # fmt: skip
 MEMORY_TABLE: Final = "S2 idle memory"
+SURVEY_TASKS: Final = 1000
+USUAL_LOAD: Final = 0.5
+"""The share of capacity that stands in for a rate that is above it: that of the quick profile."""
 
 
 def sections(run: Run) -> list[Section]:
@@ -111,18 +117,20 @@ def _section(
     same = (row for row in rows if row.scenario == question.scenario and row.params_text == text)
     processes = {row.subject.key: row for row in same if row.metric == "processes.total"}
     lines = []
-    for row in shown:
+    told = [_or_instead(row, question, own) for row in shown]
+    for row in told:
         figure = published.find(figures, question.table, row.subject, question.metric)
-        verdict = published.judge(figure, row.interval, row.reason, question.other(params))
-        if figure and question.key == "cpu" and verdict.word is not Word.NOT_COMPARABLE:
-            bound = "at most this share, all CPU is a lower bound" if "lower bound" in row.reason else ""
-            verdict = Verdict(verdict.word, _join(verdict.why, "the survey gives no task length", bound))
+        verdict = _judged(row, figure, question.other(params))
+        if figure and verdict.told:
+            verdict = verdict.reserved(*_reservations(question, row))
         counted = processes.get(row.subject.key) if question.key == "components" else None
         beside = {"processes": counted} if counted else {}
         lines.append(dataclasses.replace(_line(row, "", figure, verdict), beside=beside))
     lines += _unmeasured(question.table, lines, figures, about)
-    unit = next((row.unit for row in shown if row.unit), "")
+    unit = next((row.unit for row in told if row.unit), "")
     words = condition(question.scenario, params) if shown else "not measured in this run"
+    if told != shown:
+        words += ", or a share of the capacity of a variant that does not reach it"
     return Section(
         question.key,
         question.title,
@@ -134,6 +142,43 @@ def _section(
     )
 
 
+def _or_instead(row: Measured, question: Question, own: Sequence[Measured]) -> Measured:
+    """A figure, or what was measured of its variant at a share of its capacity where it cannot be asked."""
+    found = [
+        other
+        for other in own
+        if other.subject == row.subject and other.interval and question.instead(other.params)
+    ]
+    if not row.unsupported or not found:
+        return row
+    best = min(
+        found,
+        key=lambda other: (
+            abs(float(other.params.get("load", 0)) - USUAL_LOAD),
+            other.params.get("arrival", "poisson") != "poisson",
+        ),
+    )
+    load = float(best.params.get("load", 0))
+    why = row.reason.partition(": ")[0]
+    return dataclasses.replace(best, reason=_join(best.reason, f"offered {load:.0%} of its capacity: {why}"))
+
+
+def _judged(row: Measured, figure: Figure | None, other: str = "") -> Verdict:
+    if row.unsupported:
+        return Verdict(Word.NOT_HERE, row.reason)
+    return published.judge(figure, row.interval, row.reason, other)
+
+
+def _reservations(question: Question, row: Measured) -> list[str]:
+    """In what the condition of a figure is not quite the survey's."""
+    if question.key == "throughput" and row.tasks not in ("", f"{SURVEY_TASKS}"):
+        return [f"a drain of {row.tasks} tasks, not {SURVEY_TASKS}"]
+    if question.key == "cpu":
+        bound = "at most this share, all CPU is a lower bound" if "lower bound" in row.reason else ""
+        return ["the survey gives no task length", bound]
+    return []
+
+
 def _memory(
     rows: Sequence[Measured], about: Mapping[tuple[str, str], Subject], figures: Sequence[Figure]
 ) -> Section:
@@ -142,7 +187,7 @@ def _memory(
     text = choose(own, "memory", lambda params: True)
     shown = [row for row in own if row.params_text == text]
     by_name = {(row.subject.key, row.metric): row for row in shown}
-    lines = [_line(row, "", None, Verdict(Word.NOTHING)) for row in shown if not row.metric]
+    lines = [_line(row, "", None, _judged(row, None)) for row in shown if not row.metric]
     roles = Counter(row.subject.key for row in shown if row.metric.startswith("idle_rss."))
     for row in shown:
         kind, _, role = row.metric.partition(".")
@@ -155,7 +200,7 @@ def _memory(
         verdict = published.judge(figure, row.interval, row.reason)
         count = processes.interval.value if processes and processes.interval else 1
         if figure and count > 1:
-            verdict = Verdict(verdict.word, _join(verdict.why, f"RSS summed over {count:.0f} processes"))
+            verdict = verdict.reserved(f"RSS summed over {count:.0f} processes")
         main = pss or dataclasses.replace(row, interval=None, reason="no PSS here")
         beside = {"rss": row} | ({"processes": processes} if processes else {})
         lines.append(
@@ -199,7 +244,7 @@ def _unmeasured(
         title = titles.get(figure.system) or TITLES.get(figure.system, figure.system)
         subject = Subject(figure.system, figure.variant, title, "", "none", False, False)
         role = figure.metric.partition(".")[2]
-        verdict = Verdict(Word.NOT_MEASURED)
+        verdict = published.unmeasured(figure)
         found.append(Line(subject, role, figure.unit, None, 0, "", "", "", figure, verdict))
     return found
 

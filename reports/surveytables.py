@@ -16,10 +16,11 @@ AT_FLOOR_WORDS: Final = "at the floor"
 
 
 def _verdict_entry(line: Line) -> Entry:
-    """The verdict, with the reason under it."""
+    """The verdict, with the reason under it; of a missing figure the footnote says why."""
     word = line.verdict.word
-    tone = {Word.NOT_COMPARABLE: "unclear", Word.NOT_MEASURED: "absent", Word.NOTHING: "absent"}
-    return Entry(str(word) or NONE, line.verdict.why, tone=tone.get(word, str(word)))
+    tone = str(word) if line.verdict.told else "unclear" if word is Word.NOT_COMPARABLE else "absent"
+    noted = word is Word.NOT_HERE and line.asked
+    return Entry(str(word) or NONE, "" if noted else line.verdict.why, tone=tone)
 
 
 def survey_table(section: Section) -> Table:

@@ -22,13 +22,17 @@ NONE: Final = "\N{EM DASH}"
 
 @dataclass(frozen=True)
 class Entry:
-    """One field of a table: its text, a smaller remark under it, its marks, the numbers of its footnotes."""
+    """One field of a table: its text, a smaller remark under it, its marks, the numbers of its footnotes.
+
+    `link` is the address that the text leads to, in formats that have links.
+    """
 
     text: str
     sub: str = ""
     notes: tuple[int, ...] = ()
     tone: str = ""
     marks: tuple[Mark, ...] = ()
+    link: str = ""
 
     @property
     def about(self) -> bool:
@@ -62,7 +66,8 @@ class Table:
     """A table in every format.
 
     `records` are its rows with raw numbers, `notes` its footnotes from 1, `legend` says what the signs in it
-    mean. A table that is `stated` is shown even without a row: its lead then says what is missing.
+    mean. A table that is `stated` is shown even without a row: its lead then says what is missing. One
+    that is `folded` is long and to look things up in: where a page can, it shows these words in its place.
     """
 
     key: str
@@ -74,6 +79,7 @@ class Table:
     records: tuple[Mapping[str, Any], ...] = ()
     legend: tuple[str, ...] = ()
     stated: bool = False
+    folded: str = ""
 
     @property
     def empty(self) -> bool:

@@ -30,6 +30,26 @@ TITLES: Final = {
 }
 """Names of the floors and of the survey's systems, for those that a run does not name."""
 
+FAMILY_TITLES: Final = {
+    "timer": "Timers",
+    "task queue": "Task queues",
+    "pattern": "Patterns",
+    "orchestrator": "Orchestrators",
+}
+"""Headings by what kind of system it is, in the order in which they are shown."""
+
+PARITY_TITLE: Final = "What is compared with what"
+PARITY_LEAD: Final = (
+    "How each variant does what decides what its figures mean, as its vendor describes it: every entry leads "
+    "to the page. A rate or a latency of two variants compares these, not only two names. Grey: as in the "
+    "row above."
+)
+CHANGED_TITLE: Final = "Settings that differ from the vendors' defaults"
+CHANGED_LEAD: Final = (
+    "Everything else is as the vendor ships it. The settings lead to the vendor's page. Services are the "
+    "harness's own, fresh in every cell, on a free port of 127.0.0.1."
+)
+
 GROUP_NAMES: Final = {
     "exactly-once": "exactly once",
     "at-least-once": "at least once",
@@ -61,6 +81,9 @@ HOW_TO_READ: Final = (
     f"{ABOUT} before a figure: it is from fewer than six trials, so its interval covers less than 95 %, or "
     "lies within a single trial. In a quick run that is every figure; it is a first look.",
     "n is the number of trials, times the tasks or samples in each.",
+    "A slot is not the same thing in two systems, nor does a task count as taken at the same moment: "
+    f"{PARITY_TITLE} (in runs that recorded it) and schedbench list --parity say it of every variant, with "
+    "the vendors' pages.",
     "Systems are ranked only among those that promise the same. A rank is the range of places that the "
     "intervals leave open: 1\N{EN DASH}2 is first or second. Two are told apart when their intervals do not "
     "overlap and they differ by at least the floor's interval. A single trial gives no rank.",

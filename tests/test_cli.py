@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench import __version__, cli, discovery
-from bench.model import SUMMARY_COLUMNS, Fate
+from bench.model import PARITY, SUMMARY_COLUMNS, Fate
 from bench.sampler import COLUMNS
 from bench.store import EVENT_COLUMNS
-from tests.conftest import Command
+from tests.conftest import ROOT, Command
 
 COMMANDS = ("list", "doctor", "run", "report", "selftest")
 
@@ -90,6 +90,85 @@ def test_list_names_everything_there_is(schedbench: Command) -> None:
     for name, described in shown["scenarios"].items():
         assert name in text.stdout
         assert set(described["parameters"]) == set(scenarios[name].parameters)
+
+
+def test_list_teaches_parity(schedbench: Command) -> None:
+    assert schedbench("list").stdout.splitlines()[-1].endswith("schedbench list --parity celery rq")
+    some = schedbench("list", "celery:redis", "rq").stdout
+    assert some.splitlines()[-1].endswith("schedbench list --parity celery:redis rq")
+    assert "celery:rabbitmq" not in some
+    assert "rq:redis-simple" in some
+    assert "--parity" in schedbench("list", "--help").stdout
+
+
+def test_list_json_has_parity_and_changed_settings(schedbench: Command) -> None:
+    shown = json.loads(schedbench("list", "--json", "dramatiq").stdout)["systems"]
+    own = discovery.systems()["dramatiq"].variants
+    assert [row["variant"] for row in shown] == list(own)
+    for row in shown:
+        variant = own[row["variant"]]
+        assert {key: one["link"] for key, one in row["parity"].items()} == {
+            key: one.link for key, one in variant.parity.items()
+        }
+        assert {key: one["value"] for key, one in row["changed"].items()} == {
+            key: one.value for key, one in variant.changed.items()
+        }
+
+
+def rows_of(text: str, system: str) -> list[list[str]]:
+    """The rows of a system's table in `list --parity`, and below them its links."""
+    own = text.partition(f"{system} (")[2].partition("\n\n")[0]
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in own.splitlines() if "│" in line]
+
+
+def test_parity_says_each_fact_once_with_its_variants_and_the_vendor_s_page(schedbench: Command) -> None:
+    done = schedbench("list", "--parity", "rq", "schedule")
+    assert (done.returncode, complaints(done)) == (0, [])
+    text = done.stdout
+    rows = rows_of(text, "RQ")
+    variants = discovery.systems()["rq"].variants
+    for key, words in PARITY.items():
+        fact = variants["redis"].parity[key]
+        [row] = [row for row in rows if row[2].startswith(f"{fact.words} [")]
+        assert row[0] == words
+        assert row[1] == ("redis" if key == "runs_in" else "all")
+        number = row[2].rpartition(" ")[2]
+        assert f"\n  {number} {fact.link}\n" in text
+    simple = variants["redis-simple"]
+    assert ["", "redis-simple"] in [
+        row[:2] for row in rows if row[2].startswith(simple.parity["runs_in"].words)
+    ]
+    change = simple.changed["--worker-class"]
+    [row] = [row for row in rows if row[0] == "--worker-class"]
+    assert row[1] == "redis-simple"
+    assert row[2].startswith(f"{change.value}: {change.why} [")
+    guarantee = next(row for row in rows_of(text, "schedule") if row[0] == "delivery guarantee")
+    assert guarantee[1:] == ["all", "none [1,2,3]"]
+
+
+def test_parity_calls_more_than_half_the_variants_the_others(schedbench: Command) -> None:
+    rows = rows_of(schedbench("list", "--parity", "celery").stdout, "Celery")
+    place = next(i for i, row in enumerate(rows) if row[0] == PARITY["slots"])
+    assert [row[1] for row in rows[place : place + 2]] == ["redis-threads", "the others"]
+
+
+def test_parity_without_a_name_shows_every_system_and_no_floor(schedbench: Command) -> None:
+    shown = schedbench("list", "--parity", COLUMNS=f"{cli.PLAIN_WIDTH}").stdout
+    tables = [line for line in shown.splitlines() if not line.startswith("  [")]
+    assert max(map(len, tables)) <= cli.PLAIN_WIDTH
+    for system in discovery.systems().values():
+        assert (f"{system.title} ({system.family})" in shown) is (system.family != "floor"), system.name
+    named = schedbench("list", "--parity", "reference").stdout
+    assert "Reference queue (floor)" in named
+    assert "not declared" in named
+
+
+def test_parity_of_an_adapter_that_declares_none_says_so(schedbench: Command) -> None:
+    done = schedbench("list", "--parity", str(ROOT / "tests" / "example_adapter.py"))
+    assert done.returncode == 0
+    rows = [row for row in rows_of(done.stdout, "") if row[0] in PARITY.values()]
+    assert [row[1:] for row in rows] == [["all", "not declared"]] * len(PARITY)
+    assert schedbench("list", "nothing-like-it").returncode == 2
 
 
 def test_doctor(schedbench: Command) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from bench import discovery
 from bench.errors import UsageError
+from bench.model import PARITY, Changed, Parity, Variant
 
 ROOT = Path(__file__).parents[1]
 
@@ -66,6 +67,19 @@ def test_a_header_becomes_a_system(folder: Path) -> None:
     )
 
 
+def test_a_variant_says_whether_it_is_heavy_and_takes_batches(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        HEADER.replace(
+            "# max_slots = 8", "# batch = true\n# heavy = true\n# canary_ms = 1000\n# start_s = 240"
+        )
+    )
+    plain, fast = discovery.load(path).variants.values()
+    assert (plain.batch, plain.heavy, plain.canary_ms, plain.start_s) == (True, True, 1000, 240)
+    assert (fast.batch, fast.heavy, fast.canary_ms, fast.start_s) == (False, False, 20, 60)
+    assert (dict(fast.parity), dict(fast.changed)) == ({}, {})
+
+
 def test_without_a_default_the_first_variant_is_it(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(HEADER.replace('# default = ["plain"]\n', ""))
@@ -87,6 +101,88 @@ def test_the_adapters_that_come_with_schedbench_are_valid() -> None:
     found = discovery.systems()
     assert list(found) == sorted(path.stem for path in (ROOT / "adapters").glob("[!_]*.py"))
     assert found["reference"].dependencies == ()
+
+
+def shipped() -> list[tuple[str, Variant]]:
+    """Every variant that comes with schedbench and is no floor, as SYSTEM:VARIANT."""
+    return [
+        (f"{system.name}:{variant.name}", variant)
+        for system in discovery.systems().values()
+        for variant in system.variants.values()
+        if system.family != "floor"
+    ]
+
+
+def test_every_variant_that_ships_says_what_it_is_compared_by() -> None:
+    missing = {name: [key for key in PARITY if key not in variant.parity] for name, variant in shipped()}
+    assert not any(missing.values()), {name: keys for name, keys in missing.items() if keys}
+
+
+def test_every_variant_that_ships_has_a_page_for_what_it_promises_and_changes_at_least_its_slots() -> None:
+    for name, variant in shipped():
+        assert variant.source.startswith("https://"), name
+        assert variant.changed, name
+
+
+def test_what_headers_say_of_parity_and_settings_fits_into_a_table() -> None:
+    for name, variant in shipped():
+        words = [fact.words for fact in variant.parity.values()]
+        words += [word for change in variant.changed.values() for word in (change.value, change.why)]
+        assert [word for word in words if not 0 < len(word) <= 60] == [], name
+
+
+def test_a_variant_s_parity_and_changes_go_over_those_of_its_system(tmp_path: Path) -> None:
+    page = "https://example.org/page"
+    tables = f"""\
+# [tool.schedbench.parity]
+# slots = ["threads", "{page}"]
+# polling = ["every second", "{page}"]
+#
+# [tool.schedbench.changed]
+# --threads = ["slots", "the same for all", "{page}"]
+#
+# [tool.schedbench.variants.fast.parity]
+# polling = ["pushed", "{page}#push"]
+#
+# [tool.schedbench.variants.fast.changed]
+# --threads = ["1", "it is fast", "{page}"]
+# push = ["true", "what it brings", "{page}"]
+# ///
+"""
+    path = tmp_path / "mine.py"
+    path.write_text(HEADER.removesuffix("# ///\n") + tables)
+    found = discovery.load(path).variants
+    assert found["plain"].parity["polling"] == Parity("every second", page)
+    assert found["fast"].parity == {
+        "slots": Parity("threads", page),
+        "polling": Parity("pushed", f"{page}#push"),
+    }
+    assert found["plain"].changed == {"--threads": Changed("slots", "the same for all", page)}
+    assert found["fast"].changed["--threads"].value == "1"
+    assert list(found["fast"].changed) == ["--threads", "push"]
+
+
+@pytest.mark.parametrize(
+    ("table", "line", "words"),
+    [
+        ("parity", 'slot = ["a", "https://b"]', ["parity", "did you mean 'slots'?"]),
+        ("parity", 'slots = ["a"]', ["slots", "list of 2 texts"]),
+        ("parity", 'slots = ["a", "b"]', ["slots", "a link"]),
+        ("parity", 'slots = ["a", 1]', ["slots", "list of 2 texts"]),
+        ("changed", 'x = ["a", "https://b"]', ["x", "list of 3 texts"]),
+        ("changed", 'x = ["a", "b", "http://c"]', ["x", "a link"]),
+    ],
+)
+def test_parity_and_changes_want_their_texts_and_a_link(
+    tmp_path: Path, table: str, line: str, words: list[str]
+) -> None:
+    path = tmp_path / "wrong.py"
+    for where in ("", "variants.fast."):
+        text = f"# [tool.schedbench.{where}{table}]\n# {line}\n# ///\n"
+        path.write_text(HEADER.removesuffix("# ///\n") + text)
+        with pytest.raises(UsageError) as caught:
+            discovery.load(path)
+        assert all(word in str(caught.value) for word in [*words, "wrong.py"])
 
 
 def test_finding_systems_imports_no_adapter_no_scenario_and_no_pandas() -> None:
@@ -116,6 +212,16 @@ def test_finding_systems_imports_no_adapter_no_scenario_and_no_pandas() -> None:
         ("max_slots = 8", "max_slots = 0", ["max_slots", "at least 1"]),
         ("max_slots = 8", "max_slots = true", ["max_slots", "int"]),
         ('settle_s = 2', 'settle_s = "2"', ["settle_s", "float"]),
+        ("max_slots = 8", "batch = 1", ["batch must be a bool, got 1"]),
+        ("max_slots = 8", 'heavy = "yes"', ["heavy must be a bool, got 'yes'"]),
+        ("max_slots = 8", "canary_ms = 1.5", ["canary_ms must be a int, got 1.5"]),
+        ("max_slots = 8", "canary_ms = true", ["canary_ms must be a int, got True"]),
+        ("max_slots = 8", "canary_ms = 0", ["canary_ms must be at least 1, got 0"]),
+        ("max_slots = 8", "canary = 1000", ["did you mean 'canary_ms'?"]),
+        ("max_slots = 8", "start_s = true", ["start_s must be a float"]),
+        ("max_slots = 8", "parity = []", ["variants.plain", "parity must be a dict"]),
+        ("max_slots = 8", 'changed = "none"', ["variants.plain", "changed must be a dict"]),
+        ('# default = ["plain"]', "# parity = 1", ["[tool.schedbench]: parity must be a dict"]),
         ("rq~=2.0", "rq~~2.0", ["dependencies", "rq~~2.0"]),
         (">=3.11", "three", ["requires-python", "three"]),
         ("# dependencies", "# dependancies", ["did you mean 'dependencies'?"]),

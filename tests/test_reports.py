@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bench import ledger
+from bench import discovery, ledger
 from bench.errors import StoreError
-from bench.model import Cell, Kind, Metric, Status
+from bench.model import PARITY, Cell, Kind, Metric, Role, Status
 from bench.stats import Interval
 from bench.store import EVENT_COLUMNS, Store, create, read_run
-from reports import calibration, marks, published
+from reports import calibration, look, marks, published, survey
 from reports.further import further_tables
 from reports.latencies import by_variant
 from reports.lines import Line, Section
@@ -35,7 +35,7 @@ from reports.ranking import AT_FLOOR, NO_FLOOR, ranked
 from reports.render import excerpt, report
 from reports.survey import sections
 from reports.surveytables import survey_table
-from reports.tables import Entry, Table, number
+from reports.tables import NONE, Entry, Table, number
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Fake:
         return dict(zip(STACK, self.memory_mb, strict=False))
 
 
+PAGE = "https://example.org/docs"
 STACK = ("client", "worker", "broker")
 FAKES = (
     Fake("apscheduler", "thread-pool", "APScheduler", "timer", "none", 11_800, 0.4, 91, (41,)),
@@ -96,8 +97,14 @@ def info(fakes: tuple[Fake, ...] = FAKES) -> dict[str, Any]:
         about["variants"][fake.variant] = {
             "summary": "made up",
             "guarantee": fake.guarantee,
-            "source": "https://example.org",
+            "source": f"https://example.org/{fake.system}/{fake.variant}",
             "services": [] if fake.in_process else ["redis"],
+            "settle_s": 10.0 if fake.system == "celery" else 3.0,
+            "parity": {key: {"words": f"{fake.system} {key}", "link": f"{PAGE}#{key}"} for key in PARITY},
+            "changed": {
+                "--concurrency": {"value": "slots", "why": "the same for all", "link": f"{PAGE}#c"},
+                f"only-{fake.variant}": {"value": "on", "why": "what it costs", "link": f"{PAGE}#o"},
+            },
         }
     return {
         "command": "schedbench run --seed 7",
@@ -383,6 +390,266 @@ def test_another_condition_than_the_surveys_is_not_comparable(tmp_path: Path) ->
     assert verdict == "not comparable (the survey drained 1000 no-op tasks)"
 
 
+# --- what cannot stand beside what ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("system", "variant", "called"),
+    [
+        ("temporal", "memory", "local"),
+        ("temporal", "memory-activities", "local"),
+        ("temporal", "sqlite", "local"),
+        ("temporal", "external", "cluster"),
+        ("prefect", "sqlite", "local"),
+        ("prefect", "postgresql-tasks", "local"),
+        ("prefect", "background", "local"),
+        ("celery", "rabbitmq", "rabbitmq"),
+        ("celery", "redis-threads", ""),
+        ("apscheduler", "process-pool", "process-pool"),
+        ("apscheduler", "process-pool-sqlite", ""),
+    ],
+)
+def test_a_variant_stands_beside_what_the_survey_calls_by_another_name(
+    system: str, variant: str, called: str
+) -> None:
+    subject = Subject(system, variant, system, "", "none", False, False)
+    own = published.find(published.load(), "S2 throughput", subject, "throughput")
+    assert (own.variant if own else "") == called
+
+
+def test_every_published_variant_of_a_system_that_ships_can_be_measured_or_says_why_not() -> None:
+    systems = discovery.systems()
+    tables = {question.table for question in survey.QUESTIONS} | {survey.MEMORY_TABLE}
+    asked = [figure for figure in published.load() if figure.table in tables and figure.system in systems]
+    assert len(asked) > 30
+    for figure in asked:
+        system = systems[figure.system]
+        known = [
+            Subject(system.name, name, system.title, "", "none", name in system.default, False)
+            for name in system.variants
+        ]
+        beside = any(published.concerns(figure, subject) for subject in known)
+        assert beside or published.unmeasured(figure).why, figure.id
+
+
+def test_what_one_machine_cannot_be_is_not_comparable_here_and_says_why(found: dict[str, Section]) -> None:
+    cluster = line(found["throughput"], "temporal", "cluster")
+    assert str(cluster.verdict).startswith("not comparable here (a cluster of several machines")
+    assert (
+        str(line(found["throughput"], "prefect", "cloud").verdict) == "not comparable here (a hosted service)"
+    )
+    server = line(found["memory"], "temporal", "cluster", "server")
+    assert (server.verdict.word, server.asked, server.group) == (Word.NOT_HERE, False, "not measured")
+    assert str(line(found["throughput"], "temporal", "local").verdict) == "not measured"
+
+
+def orchestrated(results: Path, **variants: list[tuple[str, dict[str, Any], list[Metric] | str]]) -> Path:
+    """A run of Temporal, one trial: by variant its scenarios, params, and figures or why it was not asked."""
+    about = {
+        "title": "Temporal",
+        "family": "orchestrator",
+        "default": list(variants),
+        "variants": {
+            name: {"guarantee": "at-least-once", "services": ["temporal"] if name == "memory" else []}
+            for name in variants
+        },
+    }
+    store = create(results, {**info(()), "systems": {"temporal": about}})
+    for name, own in variants.items():
+        for scenario, params, outcome in own:
+            for trial in (1, 2):
+                cell = Cell("temporal", name, scenario, params, trial)
+                if isinstance(outcome, str):
+                    words = outcome.format(trial)
+                    store.write_cell(cell, Status.UNSUPPORTED, words, [], {})
+                else:
+                    store.write_cell(cell, Status.OK, "", outcome, {})
+    store.write_summary()
+    return store.path
+
+
+def rate(value: float, n: int = 1000) -> list[Metric]:
+    return [*fates(n), Metric("throughput", "tasks/s", value, n)]
+
+
+def test_a_verdict_on_a_drain_of_other_than_a_thousand_tasks_says_so(tmp_path: Path) -> None:
+    drain: dict[str, Any] = {"tasks": 1000}
+    path = orchestrated(
+        tmp_path,
+        memory=[("throughput", drain, rate(3, 60))],
+        sqlite=[("throughput", drain, rate(600))],
+        external=[("throughput", drain, rate(3000))],
+    )
+    section = sections(read_run(path))[0]
+    said = {x.subject.variant: str(x.verdict) for x in section.lines if x.asked}
+    assert said == {
+        "memory": "below (a drain of 60 tasks, not 1000)",
+        "sqlite": "within",
+        "external": "within (provided that a cluster answers at the address)",
+    }
+    assert [x.published.id for x in section.lines if x.published and x.asked] == [
+        "s2-throughput-temporal-cluster", "s2-throughput-temporal-local", "s2-throughput-temporal-local",
+    ]  # fmt: skip
+
+
+BATCHES = "its tasks are handed over in batches"
+
+
+def test_what_could_not_be_asked_is_no_failure_and_says_why_once(tmp_path: Path) -> None:
+    path = orchestrated(
+        tmp_path,
+        memory=[("memory", {}, [Metric("idle_rss.worker", "MB", 300, 8)])],
+        activities=[("memory", {}, BATCHES), ("throughput", {"tasks": 1000}, rate(600))],
+    )
+    found = {section.key: section for section in sections(read_run(path))}
+    asked = line(found["memory"], "temporal", "activities")
+    assert (asked.interval, asked.reason, asked.status) == (None, BATCHES, "unsupported")
+    assert str(asked.verdict) == f"not comparable here ({BATCHES})"
+    assert asked.group == "at-least-once"
+    shown = survey_table(found["memory"])
+    assert shown.notes.count(BATCHES) == 1
+    [entry] = [row[-1] for group in shown.groups for row in group.rows if row[2].text == "activities"]
+    assert (entry.text, entry.sub) == ("not comparable here", "")
+    tables = {table.key: table for table in further_tables(read_run(path))}
+    assert "failures" not in tables
+    [record] = tables["unsupported"].records
+    names = ("system", "variant", "scenario", "trials", "reason")
+    assert [record[name] for name in names] == ["temporal", "activities", "memory", 2, BATCHES]
+    [fate] = tables["fates"].records
+    assert (fate["variant"], fate["trials_ok"]) == ("activities", "2 of 2")
+
+
+ABOVE = "50 tasks/s are above its capacity ({} tasks/s in a burst of this cell): latency would tell nothing"
+
+
+def latency(ms: float) -> list[Metric]:
+    return [Metric("dispatch_latency_p95", "ms", ms, 1000)]
+
+
+def test_a_rate_that_a_variant_does_not_reach_gives_way_to_a_share_of_its_capacity(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"rate": 50.0}
+    path = orchestrated(
+        tmp_path,
+        memory=[("latency", asked, latency(64)), ("latency", {"load": 0.5}, latency(90))],
+        sqlite=[
+            ("latency", asked, ABOVE),
+            ("latency", {"load": 0.9}, latency(900)),
+            ("latency", {"load": 0.5}, latency(300)),
+            ("latency", {"load": 0.5, "arrival": "constant"}, latency(200)),
+        ],
+        external=[("latency", asked, ABOVE)],
+    )
+    section = next(section for section in sections(read_run(path)) if section.key == "latency")
+    assert section.unit == "ms"
+    values = {x.subject.variant: x.interval.value if x.interval else None for x in section.lines if x.asked}
+    assert values == {"memory": 64, "sqlite": 300, "external": None}
+    own = line(section, "temporal", "sqlite")
+    assert own.reason.endswith("; offered 50% of its capacity: " + ABOVE.partition(":")[0].format(1))
+    assert (own.rank, own.unranked) == ("", "a lower load than the others")
+    assert own.verdict.word is Word.WITHIN
+    assert "a share of the capacity" in section.condition
+    assert line(section, "temporal", "external").verdict.word is Word.NOT_HERE
+
+
+def test_what_must_be_there_before_is_beside_startup(tmp_path: Path) -> None:
+    def took(**steps: float) -> list[tuple[str, dict[str, Any], list[Metric] | str]]:
+        before = [Metric(f"set_up.{step}", "s", seconds, 1) for step, seconds in steps.items()]
+        return [("startup", {"start": "warm"}, [*fates(1), Metric("startup", "s", 2.0, 1), *before])]
+
+    path = orchestrated(tmp_path, memory=took(services=0.4), sqlite=took(migration=9.0, servers=5.0))
+    [table] = [table for table in further_tables(read_run(path)) if table.key == "startup"]
+    heads = [column.label for column in table.columns]
+    assert heads[2:] == ["Startup, s", "Services, s", "Migration, s", "Servers, s", "n"]
+    rows = {row[1].text: [entry.text for entry in row[2:-1]] for group in table.groups for row in group.rows}
+    assert rows == {"memory": ["2.00", "0.400", NONE, NONE], "sqlite": ["2.00", NONE, "9.00", "5.00"]}
+
+
+def test_every_role_and_every_system_that_ships_has_a_colour_of_its_own() -> None:
+    assert set(look.ROLES) == set(Role) - {Role.HARNESS}
+    assert len(set(look.ROLES.values())) == len(look.ROLES)
+    systems = [system for system in discovery.systems().values() if system.family != "floor"]
+    assert len(set(look.PALETTE)) == len(look.PALETTE) >= len(systems)
+
+
+# --- what is compared with what ---------------------------------------------------------------------------
+
+
+def test_parity_has_a_row_for_every_variant_that_is_no_floor_with_its_guarantee_and_links(
+    made_up: Path,
+) -> None:
+    [table] = [table for table in all_tables(made_up) if table.key == "parity"]
+    systems = {fake.system: fake.family for fake in FAKES}
+    own = [fake for fake in FAKES if systems[fake.system] != "floor"]
+    assert [record["variant"] for record in table.records] == [fake.variant for fake in own]
+    assert [group.title for group in table.groups] == ["Timers", "Task queues"]
+    assert len(table.columns) == 3 + len(PARITY)
+    for fake, record in zip(own, table.records, strict=True):
+        assert (record["system"], record["guarantee"]) == (fake.system, fake.guarantee)
+        assert record["guarantee_link"] == f"https://example.org/{fake.system}/{fake.variant}"
+        for key in PARITY:
+            assert (record[key], record[f"{key}_link"]) == (f"{fake.system} {key}", f"{PAGE}#{key}")
+    rows = {tuple(entry.text for entry in row[:2]): row for group in table.groups for row in group.rows}
+    assert ("APScheduler", "thread-pool") in rows
+    assert {entry.tone for entry in rows["APScheduler", "thread-pool"][2:]} == {""}
+    assert {entry.tone for entry in rows["", "process-pool"][2:]} == {"repeated"}
+
+
+def test_settings_are_told_once_with_the_variants_that_have_them(made_up: Path) -> None:
+    [table] = [table for table in all_tables(made_up) if table.key == "changed"]
+    rows = [[entry.text for entry in row] for group in table.groups for row in group.rows]
+    assert rows[:3] == [
+        ["APScheduler", "--concurrency", "slots", "the same for all", "all"],
+        ["", "only-thread-pool", "on", "what it costs", "thread-pool"],
+        ["", "only-process-pool", "on", "what it costs", "process-pool"],
+    ]
+    assert len(table.records) == 2 * sum(fake.family != "floor" for fake in FAKES)
+    assert set(table.records[0]) == {"system", "variant", "setting", "value", "why", "link"}
+
+
+def test_parity_and_settings_are_folded_in_the_page_and_lead_to_the_vendor_in_every_file(
+    written: Path,
+) -> None:
+    page, markdown = (written / "report.html").read_text(), (written / "report.md").read_text()
+    with (written / "tables" / "parity.csv").open(newline="") as lines:
+        assert next(iter(csv.DictReader(lines)))["slots_link"] == f"{PAGE}#slots"
+    for key, words, link in (
+        ("parity", "celery slots", f"{PAGE}#slots"),
+        ("parity", "at-most-once", "https://example.org/celery/redis"),
+        ("changed", "only-redis", f"{PAGE}#o"),
+    ):
+        section = page.partition(f'<section id="{key}">')[2].partition("</section>")[0]
+        assert section.index("<details") < section.index("<table") < section.index("</details>")
+        assert f'<a href="{link}">{words}</a>' in section
+        assert f"[{words}]({link})" in markdown
+    assert markdown.count("<details>") == markdown.count("</details>") == 2
+
+
+def test_a_run_that_did_not_record_parity_says_nothing_of_it(tmp_path: Path) -> None:
+    store = fabricate(tmp_path, FAKES[4:6], trials=1)
+    systems = store.info["systems"]
+    for about in systems.values():
+        for declared in about["variants"].values():
+            del declared["parity"], declared["changed"]
+    store.update_run(systems=systems)
+    assert not {"parity", "changed"} & {table.key for table in further_tables(read_run(store.path))}
+
+
+def test_what_one_variant_did_not_record_is_told_and_only_addresses_become_links(tmp_path: Path) -> None:
+    store = fabricate(tmp_path, FAKES[4:6], trials=1)
+    systems = store.info["systems"]
+    del systems["celery"]["variants"]["redis"]["parity"]["slots"]
+    systems["celery"]["variants"]["redis"]["source"] = "javascript:alert(1)"
+    systems["dramatiq"]["variants"]["redis"]["changed"] = {}
+    store.update_run(systems=systems)
+    tables = {table.key: table for table in further_tables(read_run(store.path))}
+    [celery] = [record for record in tables["parity"].records if record["system"] == "celery"]
+    assert (celery["slots"], celery["slots_link"], celery["guarantee_link"]) == ("not recorded", "", "")
+    rows = [row for group in tables["changed"].groups for row in group.rows if row[0].text == "Dramatiq"]
+    assert [entry.text for entry in rows[0]] == ["Dramatiq", "none", NONE, NONE, "all"]
+    report(store.path, {"html"}, tmp_path / "out", Console(file=io.StringIO()))
+    assert "javascript" not in (tmp_path / "out" / "report.html").read_text()
+
+
 # --- failures, ranks ------------------------------------------------------------------------------------
 
 
@@ -413,11 +680,7 @@ def test_failed_trials_are_listed_one_by_one(made_up: Path) -> None:
 
 
 def test_only_systems_that_promise_the_same_are_ranked_together(found: dict[str, Section]) -> None:
-    ranks = {
-        (x.group, *x.subject.key): x.rank
-        for x in found["throughput"].lines
-        if x.verdict.word is not Word.NOT_MEASURED
-    }
+    ranks = {(x.group, *x.subject.key): x.rank for x in found["throughput"].lines if x.asked}
     assert ranks == {
         ("at-least-once", "dramatiq", "redis"): "",  # some of its trials failed
         ("at-least-once", "rq", "redis-simple"): "1\N{EN DASH}3",
@@ -675,6 +938,11 @@ def all_tables(path: Path) -> list[Table]:
     return [*(survey_table(section) for section in sections(run)), *further_tables(run)]
 
 
+def figure_tables(path: Path) -> list[Table]:
+    """Those that do not only tell how a variant was set up."""
+    return [table for table in all_tables(path) if table.key not in ("parity", "changed")]
+
+
 def rows_of(table: Table, titles: Mapping[str, tuple[str, str]]) -> Iterator[tuple[tuple[str, str], Any]]:
     """The rows of a table that are about a system, with its key; a line of a role follows its system."""
     for group in table.groups:
@@ -697,7 +965,7 @@ FAKE_KEYS = {f"{fake.system} {fake.variant}": (fake.system, fake.variant) for fa
 
 def test_every_doubtful_figure_has_its_sign_in_every_table(doubtful: Path) -> None:
     seen = set()
-    for table in all_tables(doubtful):
+    for table in figure_tables(doubtful):
         for key, row in rows_of(table, FAKE_KEYS):
             figures = [entry for entry in row if entry.marks]
             if key in DOUBTS and (table.key, DOUBTS[key][1]) != ("fates", Mark.FEW):
@@ -756,9 +1024,9 @@ def test_the_excerpt_for_the_readme_has_the_signs_and_their_meaning(doubtful: Pa
         assert all(sign in text for sign in (*table.legend, *table.notes))
 
 
-def test_every_csv_table_names_the_marks_of_each_row(doubts_written: Path) -> None:
+def test_every_csv_table_of_figures_names_the_marks_of_each_row(doubtful: Path, doubts_written: Path) -> None:
     names = {fake.title: fake.system for fake in FAKES}
-    for file in sorted((doubts_written / "tables").glob("*.csv")):
+    for file in sorted(doubts_written / "tables" / f"{table.key}.csv" for table in figure_tables(doubtful)):
         with file.open(newline="") as lines:
             rows = list(csv.DictReader(lines))
         for row in rows:
