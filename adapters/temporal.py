@@ -28,12 +28,14 @@
 #
 # [tool.schedbench.variants.memory]
 # summary = "a workflow with one activity per task; development server, history in memory; sandbox"
+# heavy = true
 # services = ["temporal"]
 # guarantee = "at-least-once"
 # source = "https://docs.temporal.io/activity-definition#idempotency"
 #
 # [tool.schedbench.variants.memory-activities]
 # summary = "all tasks as activities of one workflow; development server, history in memory; sandbox"
+# heavy = true
 # services = ["temporal"]
 # guarantee = "at-least-once"
 # source = "https://docs.temporal.io/activity-definition#idempotency"
@@ -42,6 +44,7 @@
 #
 # [tool.schedbench.variants.memory-unsandboxed]
 # summary = "a workflow with one activity per task; development server, history in memory; no sandbox"
+# heavy = true
 # services = ["temporal"]
 # guarantee = "at-least-once"
 # source = "https://docs.temporal.io/activity-definition#idempotency"
@@ -52,6 +55,7 @@
 #
 # [tool.schedbench.variants.sqlite]
 # summary = "a workflow with one activity per task; development server, history in a file; sandbox"
+# heavy = true
 # services = ["temporal-sqlite"]
 # guarantee = "at-least-once"
 # source = "https://docs.temporal.io/activity-definition#idempotency"
@@ -61,6 +65,7 @@
 #
 # [tool.schedbench.variants.external]
 # summary = "a workflow with one activity per task; a server that is already running; sandbox"
+# heavy = true
 # services = ["temporal-external"]
 # guarantee = "at-least-once"
 # source = "https://docs.temporal.io/activity-definition#idempotency"

@@ -215,8 +215,12 @@ def ticks(records: Records, every_ns: int, until_ns: int) -> pd.DataFrame:
     before an earlier run of the same schedule had ended. A run that has not ended overlaps all later ones.
 
     Raises:
-        ValueError: `records` has neither a SUBMIT nor a START.
+        ValueError: `records` has neither a SUBMIT nor a START, or is of several clock domains.
     """
+    if not np.isin(records["kind"], (Kind.SUBMIT, Kind.START)).any():
+        raise ValueError("the schedule never ticked")
+    if len(np.unique(records["domain"])) > 1:
+        raise ValueError("the schedule was kept by several clocks: when its ticks were due is not known")
     told = records["aux"][records["kind"] == Kind.SUBMIT]
     first_due_ns = int(told.min()) if len(told) else _beat_ns(records, every_ns)
     runs, _, outcome, outcome_ns = _attempts(records, np.zeros(len(records), np.intp))

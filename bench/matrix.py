@@ -107,8 +107,7 @@ def expand(
         wanted = [(grid, params) for grid in scenario.profiles[profile] for params in grid.params]
         for (grid, params), (system, variant) in itertools.product(wanted, variants):
             own = {**params, **sets.get(name, {})}
-            fewer = variant.heavy and not named and grid.heavy is not None
-            most = grid.heavy if fewer else grid.trials
+            most = grid.trials if named else grid.fewer(variant)
             for trial in range(1, (trials or most if most else 0) + 1):
                 asked = (system.name, variant.name, name, trial, *scenario.values(own).items())
                 if asked not in planned:

@@ -33,8 +33,8 @@ from bench.model import (
 )
 
 __all__ = [
-    "AHEAD_S", "BATCHES", "Arrival", "Grid", "History", "Load", "Metric", "Parameter", "Phase", "Phases",
-    "Scenario", "Seen", "System", "Unsupported", "Variant", "Workers", "bursts", "capacity_hz",
+    "AHEAD_S", "BATCHES", "Arrival", "CellError", "Grid", "History", "Load", "Metric", "Parameter", "Phase",
+    "Phases", "Scenario", "Seen", "System", "Unsupported", "Variant", "Workers", "bursts", "capacity_hz",
     "first_tasks", "quantiles", "rate_hz", "stats",
 ]  # fmt: skip
 
@@ -62,12 +62,21 @@ class Parameter:
 class Grid:
     """Part of what a profile runs: `trials` of each entry of `params` (overrides of the defaults).
 
-    Heavy variants have `heavy` trials where it is given, unless the user named the scenario.
+    Heavy variants have `heavy` trials where it is given, those of them that take batches `batch`, unless the
+    user named the scenario.
     """
 
     trials: int
     params: Sequence[Mapping[str, Any]] = ({},)
     heavy: int | None = None
+    batch: int | None = None
+
+    def fewer(self, variant: Variant) -> int:
+        """How many trials a variant has of which the user asked for nothing in particular."""
+        if not variant.heavy:
+            return self.trials
+        chosen = (self.batch if variant.batch else None, self.heavy, self.trials)
+        return next(trials for trials in chosen if trials is not None)
 
 
 @dataclass(frozen=True)
@@ -96,8 +105,8 @@ class History:
         return next(number for number, phase in self.phases.items() if phase.name == name)
 
     def sent(self, name: str) -> pd.DataFrame:
-        """All tasks of a phase."""
-        return self.tasks[self.tasks["phase"] == self.number(name)]
+        """All tasks of a phase that were submitted; one that ran all the same is told by its fate."""
+        return self.tasks[(self.tasks["phase"] == self.number(name)) & (self.tasks["submits"] > 0)]
 
     def of(self, name: str) -> pd.DataFrame:
         """The measured tasks of a phase, warm-up left out."""
@@ -122,17 +131,18 @@ class History:
         """The ticks of the schedule of a phase that were due at least one interval before its end.
 
         Raises:
-            CellError: it is not known when the first was due, because none ever came.
+            CellError: it is not known when they were due, because none ever came or their clocks differ.
         """
         number = self.number(name)
         records = ledger.joined([] if self.scheduled is None else [self.scheduled])
         own = records[records["task"] == SCHEDULE | number << PHASE_SHIFT]
-        if not len(own):
-            raise CellError("the schedule never ticked")
         every_ns = round(self.phases[number].every_s * 1e9)
         samples = self.samples(name)
         end_ns = int(samples["t_ns"][samples["edge"] == "end"].iloc[0])
-        return ledger.ticks(own, every_ns, end_ns - every_ns)
+        try:
+            return ledger.ticks(own, every_ns, end_ns - every_ns)
+        except ValueError as error:
+            raise CellError(str(error)) from error
 
     def fates(self, deadline_s: float) -> Iterator[Metric]:
         """How many tasks met each fate, warm-up included and canaries left out; late after `deadline_s`."""
@@ -170,7 +180,7 @@ def quantiles(name: str, ms: np.ndarray, note: str = "") -> Iterator[Metric]:
         yield Metric(f"{name}_max", "ms", float(ms.max()), len(ms), note=note)
 
 
-FIRST_TASKS, FIRST_HEAVY, BURST_S, MORE = 20, 10, 1.0, 10
+FIRST_TASKS, FIRST_HEAVY, BURST_S, MORE = 20, 6, 1.0, 10
 """Bursts grow from so few tasks (the second: of heavy variants), at most so many times each, until one lasts
 about so long: what a burst of a few tasks promises can be far too much."""
 
@@ -197,14 +207,15 @@ def bursts(variant: Variant, work: str, most_n: int) -> Phases:
 
 
 def capacity_hz(tasks: pd.DataFrame) -> float:
-    """Tasks per second of a burst that sizes a later load.
+    """Tasks per second of a burst that sizes a later load; a body that raised has taken its time as well.
 
     Raises:
-        CellError: fewer than two of them ended.
+        CellError: fewer than two of them came to an end.
     """
-    found, n = rate_hz(tasks)
+    over = {"end_ns": tasks["end_ns"].fillna(tasks["fail_ns"]), "ends": tasks["ends"] + tasks["fails"]}
+    found, n = rate_hz(tasks.assign(**over))
     if not found > 0:
-        raise CellError(f"no capacity to be seen: {n} of {len(tasks)} tasks of a burst ended well")
+        raise CellError(f"no capacity to be seen: {n} of {len(tasks)} tasks of a burst came to an end")
     return found
 
 

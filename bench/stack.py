@@ -7,6 +7,7 @@ takes a sample if one is due, and lets the progress line move.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import select
 import shutil
@@ -40,8 +41,9 @@ LOOK_S = 0.02
 READY_S = 60.0
 STOP_GRACE_S = 10.0
 CANARY_WAVES = 5
-CANARIES_PER_SLOT = 4
-"""In the first wave; twice as many in each one after, because a worker that prefetches takes many."""
+CANARIES, HEAVY_CANARIES = 4, 1
+"""For each slot, in the first wave; twice as many in each one after, because a worker that prefetches takes
+many. The second is for what reaches a few tasks a second, or would take most of the cell for it."""
 
 Progress = Callable[[str], None]
 
@@ -87,6 +89,7 @@ class Stack:
         self._ordered = False
         self._environ: dict[str, str] = {}
         self._ports = embedded.free_ports(PORTS)
+        self._numbers = itertools.count()  # of log files: none goes on where another ended
         self._servers: list[Child] = []
         self._declared: list[dict[str, Any]] = []
         self._client: Child | None = None
@@ -116,7 +119,8 @@ class Stack:
             self._start_io_server()
         began_s = time.monotonic()
         addresses = {name: self._start_service(name) for name in self.variant.services}
-        self.seconds["services"] = time.monotonic() - began_s
+        if addresses:
+            self.seconds["services"] = time.monotonic() - began_s
         context = Context(
             self.variant.name,
             self.slots,
@@ -142,7 +146,7 @@ class Stack:
         servers_spawned_ns = time.monotonic_ns()
         self._start_servers(before["servers"])
         answer = self.order("open", self._patience_s)
-        self._declare(answer["processes"])
+        self._declared = self._checked(answer["processes"])
         self._claims = bool(answer["claims"])
         self._in_process = bool(answer["in_process"])
         self.details["in_process"] = self._in_process and not self._servers
@@ -244,7 +248,7 @@ class Stack:
     def register(self, phase: int, every_s: float) -> None:
         """Have the system run a body every so often, as the schedule of a phase."""
         answer = self.order("register", READY_S, id=SCHEDULE | phase << PHASE_SHIFT, every_s=every_s)
-        self._workers += [self._spawn_declared(process) for process in answer["processes"]]
+        self._workers += [self._spawn_declared(process) for process in self._checked(answer["processes"])]
 
     def claims(self) -> dict[int, bool] | None:
         """What the library says of every task that was sent, or None where it keeps no such record."""
@@ -298,19 +302,19 @@ class Stack:
             ready = functools.partial(answers, address)
             self.until(ready, self._patience_s, f"waiting for the {child.role}")
 
-    def _declare(self, processes: list[dict[str, Any]]) -> None:
-        """Take note of what runs tasks.
+    def _checked(self, processes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Processes that run tasks, or keep a schedule.
 
         Raises:
-            AdapterError: it could not be told from what must stay up.
+            AdapterError: they could not be told from what must stay up.
         """
-        self._declared = processes
-        staying = {child.role for child in self.group.children}
+        staying = {child.role for child in self.group.children if child not in self._workers}
         if shared := sorted(staying & {process["role"] for process in processes}):
             raise AdapterError(
                 f"{shared[0]!r} is the role of a process that runs tasks and of one that stays up: "
                 "give one of them another role in the adapter"
             )
+        return processes
 
     # -- workers
 
@@ -337,7 +341,7 @@ class Stack:
     def _canaries(self) -> None:
         """Send waves of short sleeps until as many ran at once as there are slots."""
         self.progress("waiting for the workers")
-        most, wave_n = 0, CANARIES_PER_SLOT * self.slots
+        most, wave_n = 0, (HEAVY_CANARIES if self.variant.heavy else CANARIES) * self.slots
         ended = self.tail.ended(CANARY_PHASE)
         for _ in range(CANARY_WAVES):
             # Ids of earlier waves must not come again: a wave is the tail of a longer load.
@@ -373,14 +377,17 @@ class Stack:
         extra: Mapping[str, str] | None = None,
         pass_fds: list[int] | None = None,
     ) -> Child:
-        return self.group.spawn(
-            role,
-            argv,
-            env={**self._environ, **(extra or {})},
-            cwd=self.work / "home",
-            log=self.logs / f"{role}-{len(self.group.children)}.log",
-            pass_fds=pass_fds or (),
-        )
+        try:
+            return self.group.spawn(
+                role,
+                argv,
+                env={**self._environ, **(extra or {})},
+                cwd=self.work / "home",
+                log=self.logs / f"{role}-{next(self._numbers)}.log",
+                pass_fds=pass_fds or (),
+            )
+        except OSError as error:
+            raise ProcessDied(f"cannot start the {role}: {error}") from error
 
     def _start_service(self, name: str) -> dict[str, Any]:
         """Start a service on a free port; again on another if that port was taken meanwhile."""

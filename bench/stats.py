@@ -159,6 +159,9 @@ def adjusted(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in stats.false_discovery_control(p_values, method="bh")]
 
 
+ROUNDING = 1e-9
+"""Residuals that are this share of the values' range are those of a straight line in floating point."""
+
 MOST_POINTS = 200
 """A longer series is thinned to so many points before its slope is taken: pairs grow with the square."""
 
@@ -170,6 +173,7 @@ def slope_interval(
     block: int | None = None,
     confidence: float = 0.95,
     resamples: int = 500,
+    resolution: float = 0.0,
 ) -> Interval:
     """The Theil-Sen slope of a series `y` over `x`, in the order it was sampled, and its interval.
 
@@ -182,6 +186,13 @@ def slope_interval(
     Tests, 2005). `coverage` is the confidence asked for. What simulation finds at 95 %, by the correlation
     of neighbours (0, 0.5, 0.8): 95, 88, 78 % with 8 samples, 96, 93, 83 % with 20, 97, 96, 93 % with 60;
     of a random walk some 60 %, however many. Fewer than 3 different `x` give no interval.
+
+    Values that move in steps look surer than they are, most of all where many are equal. They are taken to
+    be known to `resolution` at best, or to the smallest difference between any two of them where that is
+    more and they do not lie on a straight line: as much is drawn at random and added to what is resampled,
+    and neither end is nearer than one step over the whole series. What simulation then finds for a straight
+    line that is seen in steps, with noise of 0 to 1 step: at least 94 %, with 1 to 20 steps in 8 to 60
+    samples. A line that rises by less than a step in the whole series is held only with a `resolution`.
 
     Raises:
         ValueError: no values, one that is not finite, other lengths, or fewer than 2 different `x`.
@@ -198,9 +209,12 @@ def slope_interval(
         return Interval(slope, None, None, n, 0.0)
     length = block or max(1, round(len(at) / 4))
     residuals = _residuals(at, values, slope)
-    drawn = residuals[_moving_blocks(len(at), length, resamples, np.random.default_rng(seed))]
+    step, rng = max(resolution, _step(values, residuals)), np.random.default_rng(seed)
+    drawn = residuals[_moving_blocks(len(at), length, resamples, rng)]
+    drawn += rng.uniform(-step / 2, step / 2, drawn.shape)
     freedom = max(1.0, len(at) / length - 2)
-    half = float(stats.t.ppf((1 + confidence) / 2, freedom) * np.std(_slopes(at, drawn), ddof=1))
+    spread = float(stats.t.ppf((1 + confidence) / 2, freedom) * np.std(_slopes(at, drawn), ddof=1))
+    half = max(spread, step / float(np.ptp(at)))
     return Interval(slope, slope - half, slope + half, n, confidence)
 
 
@@ -211,6 +225,13 @@ def _residuals(
     left = y - slope * x
     scaled: npt.NDArray[np.float64] = (left - left.mean()) * math.sqrt(len(x) / (len(x) - 2))
     return scaled
+
+
+def _step(values: npt.NDArray[np.float64], residuals: npt.NDArray[np.float64]) -> float:
+    """The smallest difference between two of the values; 0 where they lie on a line, but for rounding."""
+    if np.ptp(residuals) <= ROUNDING * np.ptp(values):
+        return 0.0
+    return float(np.diff(np.unique(values)).min())
 
 
 def _thinned(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -145,5 +145,7 @@ def _count(part: int, whole: int, verb: str, reasons: Iterable[str]) -> str:
 
 
 def _row(**fields: Any) -> dict[str, Any]:
+    """A row of `summary.csv`. Its reason is on one line: a lone carriage return breaks a CSV."""
     given = {key: "" if value is None else value for key, value in fields.items()}
+    given["reason"] = " ".join(str(given["reason"]).split())
     return {**dict.fromkeys(SUMMARY_COLUMNS[5:], ""), **given}

@@ -32,6 +32,7 @@ from bench.scenario import (
     Variant,
     bursts,
     capacity_hz,
+    first_tasks,
     quantiles,
 )
 
@@ -62,7 +63,7 @@ class Latency(Scenario):
         "quick": (
             Grid(
                 1,
-                ({"rate": 200.0, "load": 0.5, "warmup_s": 1.0, "capacity_tasks": 200, "most_s": 20.0},),
+                ({"rate": 200.0, "load": 0.5, "warmup_s": 1.0, "capacity_tasks": 200, "most_s": 15.0},),
             ),
         ),
         "standard": (
@@ -101,8 +102,9 @@ class Latency(Scenario):
                 "latency would only tell how long the load lasts"
             )
         warmup = min(math.ceil(rate * params["warmup_s"]), MOST_TASKS // 10)
-        least = math.ceil(rate * LEAST_S) if params["load"] else 1
-        most_n = min(math.ceil(rate * params["most_s"]), MOST_TASKS)
+        few = first_tasks(variant) if variant.heavy else 1
+        least = max(math.ceil(rate * LEAST_S), few) if params["load"] else few
+        most_n = min(max(math.ceil(rate * params["most_s"]), few), MOST_TASKS)
         measured = max(1, min(max(params["tasks"], least), most_n))
         load = Load(
             warmup + measured,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -43,6 +44,9 @@ HOURLY_S = 60.0
 LOAD = 0.8
 """At most so much of the capacity that a burst finds is offered: a growing backlog would be measured else."""
 
+PAGE_MB = mmap.PAGESIZE / 1e6
+"""Memory moves in pages, so that no growth is known better."""
+
 SEED = 1
 
 
@@ -58,7 +62,7 @@ class Memory(Scenario):
         "most_s": Parameter(300.0, "fewer tasks are sent when they would take longer than this many seconds"),
     }
     profiles = {
-        "quick": (Grid(2, ({"idle_s": 1.0, "tasks": 100, "most_s": 15.0},), heavy=1),),
+        "quick": (Grid(2, ({"idle_s": 1.0, "tasks": 100, "most_s": 10.0},), heavy=1, batch=0),),
         "standard": (Grid(6, ({"idle_s": 10.0, "tasks": 2000},)),),
         "full": (Grid(10, ({"idle_s": 30.0, "tasks": 10_000},)),),
     }
@@ -72,18 +76,25 @@ class Memory(Scenario):
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
         yield Phase("idle", wait="hold", hold_s=params["idle_s"], memory=True)
-        seen = yield Phase("burst", Load(first_tasks(variant), payload_bytes=params["payload"]))
+        few = min(first_tasks(variant), params["tasks"])
+        seen = yield Phase("burst", Load(few, payload_bytes=params["payload"]), memory=True)
         rate = min(params["rate"], LOAD * capacity_hz(seen()))
-        n = max(1, min(params["tasks"], round(rate * params["most_s"])))
-        load = Load(n, Arrival.CONSTANT, rate, payload_bytes=params["payload"])
-        yield Phase("loaded", load, memory=True, limit_s=120 + load.n / load.rate_hz)
+        n = min(params["tasks"], round(rate * params["most_s"]))
+        if n > few:  # else the burst was the load
+            load = Load(n, Arrival.CONSTANT, rate, payload_bytes=params["payload"])
+            yield Phase("loaded", load, memory=True, limit_s=120 + load.n / load.rate_hz)
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
-        idle, loaded = by_role(history.samples("idle")), by_role(history.samples("loaded"))
-        load = history.phases[history.number("loaded")].load
+        phases = {phase.name: phase for phase in history.phases.values()}
+        under_load = "loaded" if "loaded" in phases else "burst"
+        idle, loaded = by_role(history.samples("idle")), by_role(history.samples(under_load))
+        load = phases[under_load].load
         assert load is not None
-        notes = offered_remarks(history.sent("loaded"), load, AHEAD_S if history.ahead else 0)
-        if load.rate_hz < params["rate"]:
+        if under_load == "burst":
+            notes = [f"loaded with {load.n} tasks at once"]
+        else:
+            notes = offered_remarks(history.sent("loaded"), load, AHEAD_S if history.ahead else 0)
+        if 0 < load.rate_hz < params["rate"]:
             notes.append(f"loaded with {load.n} tasks at {load.rate_hz:.3g}/s, {LOAD:.0%} of its capacity")
         late = "; ".join(notes)
         for name, samples, pick, note in (
@@ -102,7 +113,7 @@ class Memory(Scenario):
             yield Metric(f"processes.{role}", "count", float(rows["processes"].median()), len(rows))
         roles = set(idle["role"]) - {"total"}
         yield Metric("components", "count", float(len(roles)), len(roles))
-        for metric in growth(loaded[loaded["role"] == "total"], history.of("loaded")):
+        for metric in growth(loaded[loaded["role"] == "total"], history.of(under_load)):
             yield metric.noted(late)
 
 
@@ -145,9 +156,9 @@ def growth(total: pd.DataFrame, tasks: pd.DataFrame) -> Iterator[Metric]:
     if len(np.unique(thousands)) < 3:
         return
     few = f"n < {LEAST_SAMPLES}" if len(rows) < LEAST_SAMPLES else ""
-    found = stats.slope_interval(thousands, pss_mb, SEED)
+    found = stats.slope_interval(thousands, pss_mb, SEED, resolution=PAGE_MB)
     yield Metric("growth_pss_per_1000", "MB", found.value, found.n, found.low, found.high, few)
     hours = (t_ns - t_ns[0]) / 3.6e12
     if hours[-1] * 3600 >= HOURLY_S:
-        found = stats.slope_interval(hours, pss_mb, SEED)
+        found = stats.slope_interval(hours, pss_mb, SEED, resolution=PAGE_MB)
         yield Metric("growth_pss_per_hour", "MB", found.value, found.n, found.low, found.high, few)

@@ -10,7 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bench.scenario import Grid, History, Load, Metric, Parameter, Phase, Phases, Scenario, Variant, Workers
+from bench.scenario import (
+    BATCHES,
+    CellError,
+    Grid,
+    History,
+    Load,
+    Metric,
+    Parameter,
+    Phase,
+    Phases,
+    Scenario,
+    System,
+    Variant,
+    Workers,
+)
 
 
 class Startup(Scenario):
@@ -21,13 +35,16 @@ class Startup(Scenario):
         "start": Parameter("warm", "cold: the files are put out of the page cache first", ("warm", "cold")),
     }
     profiles = {
-        "quick": (Grid(1, ({"start": "cold"},), heavy=0), Grid(2, ({"start": "warm"},), heavy=1)),
+        "quick": (Grid(2, ({"start": "warm"},), heavy=1),),
         "standard": (Grid(6, ({"start": "cold"}, {"start": "warm"})),),
         "full": (Grid(10, ({"start": "cold"}, {"start": "warm"})),),
     }
 
     def cold(self, params: Mapping[str, Any]) -> bool:
         return bool(params["start"] == "cold")
+
+    def unsupported(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:
+        return BATCHES if variant.batch else ""
 
     def seconds(self, params: Mapping[str, Any]) -> float:
         return 1.5
@@ -37,7 +54,10 @@ class Startup(Scenario):
         yield Phase("first", ready=False)
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
-        task = history.of("queue").iloc[0]
+        started = history.of("queue").dropna(subset=["start_ns"])
+        if started.empty:
+            raise CellError("the task that was queued never started")
+        task = started.iloc[0]
         seconds = (int(task["start_ns"]) - history.spawned_ns["first"]) / 1e9
         # Told ahead, the task was due later than it could have run.
         wait_s = max(0.0, (int(task["due_ns"]) - int(task["submit_ns"])) / 1e9) if history.ahead else 0.0

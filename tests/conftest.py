@@ -19,6 +19,12 @@ from bench.scenario import Scenario
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all-variants", action="store_true", help="conformance of slow variants too that are no default"
+    )
+
+
 @pytest.fixture
 def home() -> Iterator[Home]:
     """A harness that cleans up after itself."""

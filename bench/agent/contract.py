@@ -113,7 +113,7 @@ class Adapter(ABC):
 
 
 class InProcess(ABC):
-    """For systems that run tasks inside the client or a server: the harness decides when that begins and ends.
+    """For systems that run tasks in the client or in a server: the harness decides when that begins and ends.
 
     After `open()` the system accepts tasks and runs none; it may be started and stopped repeatedly.
     """

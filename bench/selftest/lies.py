@@ -52,7 +52,14 @@ _CLASS: Final = "class Reference(Adapter, InProcess, Periodic):\n"
 _START: Final = "    def start(self) -> None:\n"
 
 _DRAIN: Final = {"tasks": DRAIN_TASKS}
-_PACED: Final = {"arrival": "constant", "rate": STALL_HZ, "tasks": STALL_TASKS, "warmup_s": 0.0}
+# Bursts of fewer tasks than `_at` asks for: the fault must lie in the load that comes after them.
+_PACED: Final = {
+    "arrival": "constant",
+    "rate": STALL_HZ,
+    "tasks": STALL_TASKS,
+    "warmup_s": 0.0,
+    "capacity_tasks": 100,
+}
 _TICKING: Final = {"every_s": 0.3, "ticks": TICKS}
 _COUNTED: Final = (_LOOP, f"        turn = 0\n{_LOOP}            turn += 1\n")
 
