@@ -1,0 +1,241 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["prefect~=3.8", "fastapi<0.151"]
+#
+# [tool.schedbench]
+# title = "Prefect"
+# family = "orchestrator"
+# homepage = "https://docs.prefect.io"
+# capabilities = ["enqueue"]
+# default = ["sqlite", "sqlite-tasks"]
+#
+# [tool.schedbench.parity]
+# slots = ["flow runs at once: worker --limit", "https://docs.prefect.io/v3/concepts/workers#worker-options"]
+# runs_in = ["a process per flow run", "https://docs.prefect.io/v3/concepts/workers#worker-types"]
+# acknowledgement = ["before it runs: the worker sets it to Pending", "https://docs.prefect.io/v3/concepts/states"]
+# persistence = ["flow runs and their states: a SQLite file", "https://docs.prefect.io/v3/concepts/server#the-prefect-database"]
+# results = ["final state; return values are not persisted", "https://docs.prefect.io/v3/advanced/results"]
+# prefetch = ["none for runs due now: free slots only", "https://docs.prefect.io/v3/concepts/workers#configure-prefetch"]
+# polling = ["every 10 s, give or take 30 %", "https://docs.prefect.io/v3/concepts/workers#polling-for-work"]
+#
+# [tool.schedbench.changed]
+# limit = ["slots; none by default", "a slot means the same for every system", "https://docs.prefect.io/v3/concepts/workers#worker-options"]
+# PREFECT_API_URL = ["the cell's own server; unset", "a server of its own, not one inside the client", "https://docs.prefect.io/v3/api-ref/settings-ref"]
+# PREFECT_SERVER_ANALYTICS_ENABLED = ["false", "no telemetry of the server", "https://docs.prefect.io/v3/concepts/telemetry"]
+# DO_NOT_TRACK = ["1", "no telemetry of client and workers", "https://docs.prefect.io/v3/concepts/telemetry"]
+# PREFECT_SERVER_DATABASE_MIGRATE_ON_START = ["false", "migrated before, so that it is timed apart", "https://docs.prefect.io/v3/advanced/self-hosted#database-migrations"]
+#
+# [tool.schedbench.variants.sqlite]
+# summary = "a flow run per task; server on SQLite; a process worker"
+# guarantee = "at-most-once"
+# source = "https://docs.prefect.io/v3/advanced/detect-zombie-flows"
+# heavy = true
+# canary_ms = 3000
+# start_s = 180
+# settle_s = 40
+#
+# [tool.schedbench.variants.sqlite-poll-1s]
+# summary = "as sqlite, and the worker polls every second"
+# guarantee = "at-most-once"
+# source = "https://docs.prefect.io/v3/advanced/detect-zombie-flows"
+# heavy = true
+# canary_ms = 3000
+# start_s = 180
+# settle_s = 40
+# settings = { query_seconds = 1 }
+#
+# [tool.schedbench.variants.sqlite-poll-1s.parity]
+# polling = ["every second, give or take 30 %", "https://docs.prefect.io/v3/concepts/workers#polling-for-work"]
+#
+# [tool.schedbench.variants.sqlite-poll-1s.changed]
+# PREFECT_WORKER_QUERY_SECONDS = ["1, not 10", "what polling costs", "https://docs.prefect.io/v3/concepts/workers#polling-for-work"]
+#
+# [tool.schedbench.variants.postgresql]
+# summary = "a flow run per task; server on PostgreSQL; a process worker"
+# services = ["postgresql"]
+# guarantee = "at-most-once"
+# source = "https://docs.prefect.io/v3/advanced/detect-zombie-flows"
+# heavy = true
+# canary_ms = 3000
+# start_s = 180
+# settle_s = 40
+#
+# [tool.schedbench.variants.postgresql.parity]
+# persistence = ["flow runs and their states: PostgreSQL", "https://docs.prefect.io/v3/concepts/server#the-prefect-database"]
+#
+# [tool.schedbench.variants.postgresql.changed]
+# PREFECT_SERVER_DATABASE_CONNECTION_URL = ["PostgreSQL, not SQLite", "the vendor's choice for production", "https://docs.prefect.io/v3/concepts/server#the-prefect-database"]
+#
+# [tool.schedbench.variants.sqlite-tasks]
+# summary = "all tasks as task runs of one flow run, in its threads; server on SQLite"
+# guarantee = "at-most-once"
+# source = "https://docs.prefect.io/v3/concepts/tasks#task-orchestration-model"
+# batch = true
+# heavy = true
+# canary_ms = 300
+# start_s = 180
+# settle_s = 40
+#
+# [tool.schedbench.variants.sqlite-tasks.parity]
+# slots = ["threads of one flow run: max_workers", "https://docs.prefect.io/v3/concepts/task-runners"]
+# runs_in = ["threads of the process of one flow run", "https://docs.prefect.io/v3/concepts/task-runners"]
+# acknowledgement = ["none: the flow run orchestrates its tasks", "https://docs.prefect.io/v3/concepts/tasks#client-side-orchestration"]
+# prefetch = ["the whole batch: it is one flow run", "https://docs.prefect.io/v3/concepts/task-runners"]
+#
+# [tool.schedbench.variants.sqlite-tasks.changed]
+# limit = ["1; none by default", "one batch at a time, so that slots hold", "https://docs.prefect.io/v3/concepts/workers#worker-options"]
+# max_workers = ["slots; no bound by default", "a slot means the same for every system", "https://docs.prefect.io/v3/concepts/task-runners"]
+#
+# [tool.schedbench.variants.postgresql-tasks]
+# summary = "all tasks as task runs of one flow run, in its threads; server on PostgreSQL"
+# services = ["postgresql"]
+# guarantee = "at-most-once"
+# source = "https://docs.prefect.io/v3/concepts/tasks#task-orchestration-model"
+# batch = true
+# heavy = true
+# canary_ms = 300
+# start_s = 180
+# settle_s = 40
+#
+# [tool.schedbench.variants.postgresql-tasks.parity]
+# slots = ["threads of one flow run: max_workers", "https://docs.prefect.io/v3/concepts/task-runners"]
+# runs_in = ["threads of the process of one flow run", "https://docs.prefect.io/v3/concepts/task-runners"]
+# acknowledgement = ["none: the flow run orchestrates its tasks", "https://docs.prefect.io/v3/concepts/tasks#client-side-orchestration"]
+# persistence = ["flow runs and their states: PostgreSQL", "https://docs.prefect.io/v3/concepts/server#the-prefect-database"]
+# prefetch = ["the whole batch: it is one flow run", "https://docs.prefect.io/v3/concepts/task-runners"]
+#
+# [tool.schedbench.variants.postgresql-tasks.changed]
+# PREFECT_SERVER_DATABASE_CONNECTION_URL = ["PostgreSQL, not SQLite", "the vendor's choice for production", "https://docs.prefect.io/v3/concepts/server#the-prefect-database"]
+# limit = ["1; none by default", "one batch at a time, so that slots hold", "https://docs.prefect.io/v3/concepts/workers#worker-options"]
+# max_workers = ["slots; no bound by default", "a slot means the same for every system", "https://docs.prefect.io/v3/concepts/task-runners"]
+#
+# [tool.schedbench.variants.background]
+# summary = "a background task per task, pushed to a task worker; server on SQLite"
+# guarantee = "at-most-once"
+# source = "https://docs.prefect.io/v3/concepts/tasks#background-tasks"
+# heavy = true
+# queue_limit = 1000
+# canary_ms = 500
+# start_s = 180
+# settle_s = 40
+# settings = { background = true }
+#
+# [tool.schedbench.variants.background.parity]
+# slots = ["threads of one task worker: limit", "https://docs.prefect.io/v3/api-ref/cli/task"]
+# runs_in = ["threads of one task worker", "https://docs.prefect.io/v3/how-to-guides/workflows/run-background-tasks"]
+# acknowledgement = ["when the task worker received it, before it runs", "https://docs.prefect.io/v3/how-to-guides/workflows/run-background-tasks"]
+# persistence = ["task runs: SQLite; their queue: the server's memory", "https://docs.prefect.io/v3/concepts/tasks#background-tasks"]
+# results = ["final state; parameters and return values in files", "https://docs.prefect.io/v3/advanced/results"]
+# prefetch = ["one beyond its free slots", "https://docs.prefect.io/v3/how-to-guides/workflows/run-background-tasks"]
+# polling = ["none: pushed over a WebSocket", "https://docs.prefect.io/v3/concepts/tasks#background-tasks"]
+#
+# [tool.schedbench.variants.background.changed]
+# limit = ["slots, not 10", "a slot means the same for every system", "https://docs.prefect.io/v3/api-ref/cli/task"]
+# ///
+"""Prefect: a server with its database, a client that creates runs through its API, a worker that runs them.
+
+A worker asks for work only when it polls, and then takes no more flow runs than it has free slots: with a
+limit, its throughput is at most slots / 10 s, however short the runs are. The vendor's page says 15 s, the
+library has 10 s: https://docs.prefect.io/v3/concepts/workers#polling-for-work
+
+Task runs are orchestrated where they run, and the server is told in batches: bodies end before it knows
+(https://docs.prefect.io/v3/concepts/tasks#client-side-orchestration).
+
+`fastapi` is bounded as Prefect 3.9 itself bounds it: the server of 3.8 does not start with 0.155 or later.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from bench.agent import Adapter, Batch, Process, Task, context, run
+
+HOST, PORT = "127.0.0.1", str(context().ports[0])
+API = f"http://{HOST}:{PORT}/api"
+SETTINGS = {"PREFECT_API_URL": API, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+if "query_seconds" in context().settings:
+    SETTINGS["PREFECT_WORKER_QUERY_SECONDS"] = str(context().settings["query_seconds"])
+os.environ.update(SETTINGS)  # read when the library is imported
+
+from prefect import flow, task  # noqa: E402
+from prefect.futures import wait  # noqa: E402
+from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
+
+POOL = "pool"
+
+
+@flow
+def one(number: int, kind: str, payload: str) -> None:
+    """A flow run for one task: its body."""
+    run(number, kind, payload)
+
+
+@task
+def work(number: int, kind: str, payload: str) -> None:
+    """A task run for one task: its body."""
+    run(number, kind, payload)
+
+
+@flow(task_runner=ThreadPoolTaskRunner(max_workers=context().slots))
+def many(tasks: list[tuple[int, str, str]]) -> None:
+    """A flow run for many tasks, which ends when the last has: one that failed must not drop the others."""
+    wait([work.submit(*values) for values in tasks])
+
+
+class Prefect(Adapter, Batch):
+    """One client with its connection, one server, one worker."""
+
+    def migrations(self) -> Sequence[Process]:
+        return [self.server("database", "upgrade", "--yes")]
+
+    def servers(self) -> Sequence[Process]:
+        return [self.server("start", "--host", HOST, "--port", PORT, ready=f"{API}/health")]
+
+    def server(self, *arguments: str, ready: str = "") -> Process:
+        """A `prefect server` command; only these know the database."""
+        env = {**SETTINGS, "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false"}
+        if "postgresql" in self.context.services:
+            url = self.context.url("postgresql").replace("postgresql:", "postgresql+asyncpg:")
+            env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = url
+        return Process.python("server", "-m", "prefect", "server", *arguments, env=env, ready=ready)
+
+    def processes(self) -> Sequence[Process]:
+        slots = str(self.context.slots)
+        if self.context.settings.get("background"):
+            command = ("task", "serve", "--module", __name__, "--limit", slots)
+            return [Process.python("worker", "-m", "prefect", *command, env=SETTINGS)]
+        limit = "1" if self.context.batch else slots  # of flow runs
+        command = ("worker", "start", "--pool", POOL, "--type", "process", "--limit", limit)
+        return [Process.python("agent", "-m", "prefect", *command, env=SETTINGS)]
+
+    def open(self) -> None:
+        from prefect.client.orchestration import get_client
+        from prefect.client.schemas.actions import WorkPoolCreate
+        from prefect.deployments.runner import EntrypointType
+
+        self.resources = ExitStack()
+        if self.context.settings.get("background"):
+            return
+        self.client = self.resources.enter_context(get_client(sync_client=True))
+        self.client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+        runs = many if self.context.batch else one
+        deployment = runs.to_deployment(
+            "bench", work_pool_name=POOL, entrypoint_type=EntrypointType.MODULE_PATH
+        )
+        self.deployment = deployment.apply()
+
+    def submit(self, task: Task) -> None:
+        if self.context.settings.get("background"):
+            work.delay(task.id, task.work, task.payload)
+        else:
+            parameters = {"number": task.id, "kind": task.work, "payload": task.payload}
+            self.client.create_flow_run_from_deployment(self.deployment, parameters=parameters)
+
+    def submit_batch(self, tasks: Sequence[Task]) -> None:
+        parameters = {"tasks": [(task.id, task.work, task.payload) for task in tasks]}
+        self.client.create_flow_run_from_deployment(self.deployment, parameters=parameters)
+
+    def close(self) -> None:
+        self.resources.close()
