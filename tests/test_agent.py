@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -322,6 +322,80 @@ def test_events_are_stamped_in_the_order_they_happen(folder: Path) -> None:
         assert sent_ns <= call_ns <= answered_ns
 
 
+# --- batches ----------------------------------------------------------------------------------------
+
+
+def kinds(folder: Path) -> list[tuple[int, int]]:
+    """Task and kind of every event, in the order they were written."""
+    records = ledger.read(folder).records
+    return list(zip(records["task"].tolist(), records["kind"].tolist(), strict=True))
+
+
+def test_what_is_sent_at_one_moment_is_one_batch(folder: Path) -> None:
+    """Told apart by when they are to be sent, not by when they are due."""
+    plan = [(send, due, Task(i)) for i, (send, due) in enumerate([(0, 5), (0, 5), (0, 9), (7, 9), (8, 9)])]
+    base_ns = time.monotonic_ns()
+    calls: list[tuple[int, list[int], int]] = []
+
+    def submit(tasks: Sequence[Task]) -> None:
+        calls.append((time.monotonic_ns(), [task.id for task in tasks], len(kinds(folder))))
+
+    assert pacer.pace_batches(plan, base_ns, submit) == (0, None)
+    assert [ids for _, ids, _ in calls] == [[0, 1, 2], [3], [4]]
+    # All of a batch are stamped before its call, and all again once it has returned.
+    assert [n for *_, n in calls] == [3, 7, 9]
+    assert kinds(folder) == [
+        *((i, Kind.SUBMIT) for i in (0, 1, 2)),
+        *((i, Kind.ACCEPTED) for i in (0, 1, 2)),
+        *((i, kind) for i in (3, 4) for kind in (Kind.SUBMIT, Kind.ACCEPTED)),
+    ]
+    frame = ledger.per_task(ledger.read(folder).records)
+    assert frame["due_ns"].tolist() == [base_ns + due for _, due, _ in plan]
+    for at_ns, ids, _ in calls:
+        own = frame.loc[ids]
+        assert own["submit_ns"].max() <= at_ns <= own["accepted_ns"].min()
+
+
+def test_no_batch_comes_early_and_none_is_skipped_after_a_stall(folder: Path) -> None:
+    plan = pacer.tasks(Load(5, Arrival.CONSTANT, rate_hz=500), phase=1, ahead=False)
+    sizes: list[int] = []
+    pacer.pace_batches(plan, time.monotonic_ns() + 5_000_000, lambda tasks: sizes.append(len(tasks)))
+    pacer.pace_batches(
+        pacer.tasks(Load(3, Arrival.CONSTANT, rate_hz=100), phase=2, ahead=False),
+        time.monotonic_ns() - 2 * SECOND,
+        lambda tasks: sizes.append(len(tasks)),
+    )
+    assert sizes == [1] * 8
+    frame = ledger.per_task(ledger.read(folder).records)
+    assert (ledger.between_ns(frame, "due_ns", "submit_ns") >= 0).all()
+
+
+def test_a_burst_is_one_batch_and_nothing_is_none(folder: Path) -> None:
+    calls: list[list[int]] = []
+    for n in (0, 100):
+        plan = pacer.tasks(Load(n), phase=1, ahead=False)
+        assert pacer.pace_batches(plan, time.monotonic_ns(), lambda tasks: calls.append(list(tasks))) == (
+            0,
+            None,
+        )
+    assert [len(call) for call in calls] == [100]
+
+
+def test_a_refused_batch_is_refused_whole_and_the_load_goes_on(folder: Path) -> None:
+    plan = [(send, send, Task(10 * send + i)) for send in range(4) for i in range(3)]
+
+    def submit(tasks: Sequence[Task]) -> None:
+        if tasks[0].id // 10 in (1, 2):
+            raise ConnectionError(f"no {tasks[0].id}")
+
+    refused, error = pacer.pace_batches(plan, time.monotonic_ns(), submit)
+    assert (refused, str(error)) == (6, "no 10")
+    frame = ledger.per_task(ledger.read(folder).records)
+    assert frame["refused"].tolist() == [0, 0, 0, *[1] * 6, 0, 0, 0]
+    assert frame["accepted"].tolist() == [1, 1, 1, *[0] * 6, 1, 1, 1]
+    assert ledger.fates(frame, 1.0).tolist() == [*["lost"] * 3, *["refused"] * 6, *["lost"] * 3]
+
+
 # --- the work ---------------------------------------------------------------------------------------
 
 
@@ -421,6 +495,125 @@ def test_an_imported_adapter_is_not_the_module_s_own(tmp_path: Path, monkeypatch
     assert client.find("own_adapter").__name__ == "A"
 
 
+@pytest.fixture
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., contract.Context]]:
+    """Sets the context of this process, with what is given."""
+
+    def set_to(**values: Any) -> contract.Context:
+        made = contract.Context("v", slots=2, home=tmp_path, **values)
+        monkeypatch.setenv(contract.CONTEXT_VARIABLE, made.to_json())
+        contract.context.cache_clear()
+        return contract.context()
+
+    yield set_to
+    contract.context.cache_clear()
+
+
+class Single(contract.Adapter):
+    """Takes tasks one by one."""
+
+    def __init__(self, context: contract.Context) -> None:
+        super().__init__(context)
+        self.calls: list[list[int]] = []
+
+    def submit(self, task: Task) -> None:
+        self.calls.append([task.id])
+
+
+class Batching(Single, contract.Batch):
+    def submit_batch(self, tasks: Sequence[Task]) -> None:
+        self.calls.append([task.id for task in tasks])
+        if len(self.calls) == 2:
+            raise OSError("full")
+
+
+def test_a_context_is_the_same_for_all_who_read_it(context: Callable[..., contract.Context]) -> None:
+    read = context(services={"redis": {"url": "redis://x"}}, settings={"a": [1]}, ports=(1, 2), batch=True)
+    assert (read.slots, read.url("redis"), list(read.ports), read.batch) == (2, "redis://x", [1, 2], True)
+    assert contract.Context("v", 1, read.home).batch is False
+
+
+def test_an_adapter_declares_what_must_run_before_it_can_connect(
+    context: Callable[..., contract.Context],
+) -> None:
+    class Served(Single):
+        def migrations(self) -> Sequence[contract.Process]:
+            return [contract.Process("database", ["upgrade"])]
+
+        def servers(self) -> Sequence[contract.Process]:
+            return [contract.Process.python("server", "-m", "it", env={"A": "1"}, ready="tcp://127.0.0.1:9")]
+
+    assert client.Client(Served(context())).declare() == {
+        "migrations": [{"role": "database", "argv": ["upgrade"], "env": {}, "ready": ""}],
+        "servers": [
+            {
+                "role": "server",
+                "argv": [sys.executable, "-m", "it"],
+                "env": {"A": "1"},
+                "ready": "tcp://127.0.0.1:9",
+            }
+        ],
+    }
+    assert client.Client(Single(context())).declare() == {"migrations": [], "servers": []}
+
+
+def test_a_batch_variant_hands_over_a_load_at_once(
+    folder: Path, context: Callable[..., contract.Context]
+) -> None:
+    batching = Batching(context(batch=True))
+    burst = {"n": 3, "arrival": "burst"}
+    played = client.Client(batching).play(1, burst, ahead=False)
+    assert (played["sent"], played["refused"], played["error"]) == (3, 0, "")
+    played = client.Client(batching).play(2, burst, ahead=False, skip=1)
+    assert (played["sent"], played["refused"], played["error"]) == (2, 2, "OSError: full")
+    assert [[task >> 32 for task in call] for call in batching.calls] == [[1, 1, 1], [2, 2]]
+
+
+def test_batches_are_for_batch_variants_of_adapters_that_take_them(
+    folder: Path, context: Callable[..., contract.Context]
+) -> None:
+    one_by_one = Batching(context())
+    client.Client(one_by_one).play(1, {"n": 3, "arrival": "burst"}, ahead=False)
+    assert [len(call) for call in one_by_one.calls] == [1, 1, 1]
+    single = Single(context(batch=True))
+    with pytest.raises(TypeError, match="it is not Batch"):
+        client.Client(single).play(1, {"n": 3, "arrival": "burst"}, ahead=False)
+    assert single.calls == []
+
+
+@pytest.mark.parametrize("answer", [None, ()])
+def test_a_schedule_that_the_library_keeps_is_due_from_when_it_was_asked_for(
+    folder: Path, context: Callable[..., contract.Context], answer: object
+) -> None:
+    class Own(Single, contract.Periodic):
+        def register(self, schedule: Any) -> Any:
+            self.calls.append([schedule.id, schedule.every_s])
+            return answer
+
+    own = Own(context())
+    before_ns = time.monotonic_ns()
+    assert client.Client(own).register(SCHEDULE | 7, 2.5) == {"processes": []}
+    (record,) = ledger.read(folder).records
+    assert own.calls == [[SCHEDULE | 7, 2.5]]
+    assert (record["task"], record["kind"]) == (SCHEDULE | 7, Kind.SUBMIT)
+    assert before_ns <= record["aux"] - 2.5 * SECOND <= record["t_ns"]
+
+
+def test_a_schedule_that_a_process_keeps_is_not_due_before_that_has_started(
+    folder: Path, context: Callable[..., contract.Context]
+) -> None:
+    class Kept(Single, contract.Periodic):
+        def register(self, schedule: Any) -> Sequence[contract.Process]:
+            return [contract.Process("scheduler", ["beat", str(schedule.every_s)])]
+
+    assert client.Client(Kept(context())).register(SCHEDULE | 7, 2.5) == {
+        "processes": [{"role": "scheduler", "argv": ["beat", "2.5"], "env": {}, "ready": ""}]
+    }
+    assert len(ledger.read(folder).records) == 0
+    with pytest.raises(TypeError, match="it is not Periodic"):
+        client.Client(Single(context())).register(SCHEDULE | 7, 2.5)
+
+
 class Remote:
     """A client process and the runner's end of its socket."""
 
@@ -460,6 +653,7 @@ class Remote:
 def test_a_client_plays_a_load_into_the_reference_adapter(tmp_path: Path) -> None:
     remote = Remote("adapters.reference", tmp_path)
     try:
+        assert remote.order("declare") == {"ok": True, "migrations": [], "servers": []}
         assert remote.order("open") == {"ok": True, "processes": [], "in_process": True, "claims": False}
         assert remote.order("start") == {"ok": True}
         load = {"n": 20, "arrival": "constant", "rate_hz": 1000.0, "work": "noop", "payload_bytes": 3}

@@ -288,6 +288,25 @@ FAULTS = {
         "error",
         "client exited with status 9; its last lines: out of memory",
     ),
+    "migration fails": (
+        {
+            "SUBMIT": "    def migrations(self) -> Sequence[Process]:\n"
+            '        return [Process("database", ["/bin/sh", "-c", "echo no such table; exit 3"])]\n\n'
+            + SUBMIT
+        },
+        "error",
+        "migration exited with status 3; its last lines: no such table",
+    ),
+    "server dies at start": (
+        {
+            "SUBMIT": "    def servers(self) -> Sequence[Process]:\n"
+            '        script = "import sys; print(1 / 0)"\n'
+            '        return [Process.python("server", "-c", script, ready="http://127.0.0.1:1/")]\n\n'
+            + SUBMIT
+        },
+        "error",
+        "ZeroDivisionError: division by zero",
+    ),
     "worker dies at start": (
         {"WORK": '    print("looking for the broker")\n    raise SystemExit("no broker at port 1")\n'},
         "error",
@@ -338,9 +357,10 @@ def test_adapter_that_raises_in_close(harness: Harness) -> None:
 def test_task_body_that_raises_is_a_fate(harness: Harness, scenario: tuple[str, ...]) -> None:
     done = harness("run", "reference", *scenario, "--set", "work=raise")
     assert done.returncode == 0, done.stdout + done.stderr
-    values = {row["metric"]: row["value"] for row in harness.summary() if row["trial"]}
-    assert float(values["tasks_failed"]) == 20
-    assert float(values["tasks_ok"]) == float(values["tasks_lost"]) == 0
+    found = {row["metric"]: row for row in harness.summary() if row["trial"]}
+    # All that were sent: the bursts that find the capacity of an open loop as well.
+    assert float(found["tasks_failed"]["value"]) == float(found["tasks_failed"]["n"]) >= 20
+    assert float(found["tasks_ok"]["value"]) == float(found["tasks_lost"]["value"]) == 0
 
 
 def test_lock_that_cannot_be_installed(harness: Harness) -> None:
@@ -612,7 +632,9 @@ def test_daemon_of_a_worker_ends_with_its_cell(harness: Harness, source: str) ->
     needs_source(source)
     done = harness("run", with_daemon(harness, "{}"), *THROUGHPUT, **{cgroups.SOURCE_VARIABLE: source})
     assert done.returncode == 0
-    assert len(daemons(harness)) == harness.only_cell()["details"]["slots"]
+    details = harness.only_cell()["details"]
+    attempts = 1 + len(details.get("earlier_attempts", []))  # of a cell that was disturbed
+    assert len(daemons(harness)) == attempts * details["slots"]
     assert [pid for pid in daemons(harness) if alive(pid)] == []
 
 

@@ -55,6 +55,7 @@ class Queue:
         lost = start - due > self.grace_s
         frame = pd.DataFrame({"phase": phase, "index": np.arange(load.n), "submits": 1, "accepted": 1})
         frame["starts"] = frame["ends"] = np.where(lost, 0, 1)
+        frame["fails"], frame["fail_ns"] = 0, pd.array([None] * load.n, "Int64")
         for name, at in {"due": due, "submit": submit, "accepted": submit}.items():
             frame[f"{name}_ns"] = pd.array(np.rint(at * SECOND).astype(np.int64), "Int64")
         for name, at in {"start": start, "end": start + 1 / self.hz}.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import ledger
+from bench import tail as tail_module
 from bench.model import RECORD, SCHEDULE, Fate, Kind
 from bench.tail import SLOW_LANE_POLLS, Tail
 
 GOLDEN = Path(__file__).parent / "golden"
 MS = 1_000_000
+SECOND = 1000 * MS
 DEAD_PID = 4_194_305  # above the largest pid that Linux hands out
 
 
@@ -280,27 +282,42 @@ def test_a_tail_knows_the_newest_event_in_whatever_order_files_arrive(tmp_path: 
     assert tail.last_ns == 90
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """The clock that a tail reads, which goes on by 0.1 ms whenever it is read. An hour of it has passed.
+
+    With the machine's own, a stamp of an hour ago is before zero until the machine has run for an hour, and
+    one that is 2 ms ahead has come true by the time a busy machine looks at it.
+    """
+    ticks = itertools.count(4000 * 10**9, 100_000)
+    monkeypatch.setattr(tail_module, "monotonic_ns", lambda: next(ticks))
+    return lambda: next(ticks)
+
+
 @pytest.mark.parametrize("off_s", [-3600.0, -0.6, 0.002, 1.4])
-def test_a_clock_that_is_off_is_found_between_two_looks(tmp_path: Path, off_s: float) -> None:
+def test_a_clock_that_is_off_is_found_between_two_looks(
+    tmp_path: Path, clock: Callable[[], int], off_s: float
+) -> None:
     """Stamped by the wrong clock, written between two looks: its offset lies between those two bounds."""
     tail = Tail(tmp_path)
     path = tmp_path / f"{os.getpid()}-0.events"
-    path.write_bytes(event(1, Kind.START, time.monotonic_ns()))
+    path.write_bytes(event(1, Kind.START, clock()))
     tail.poll()
     assert tail.clock_off_ns is None
     with path.open("ab") as file:
-        file.write(event(1, Kind.END, time.monotonic_ns() + round(off_s * 1e9)))
+        file.write(event(1, Kind.END, clock() + round(off_s * 1e9)))
     tail.poll()
     assert tail.clock_off_ns is not None
     low_ns, high_ns = tail.clock_off_ns
     assert low_ns <= off_s * 1e9 <= high_ns
     assert not low_ns <= 0 <= high_ns
+    assert high_ns - low_ns < 2_000_000
 
 
-def test_a_stamp_written_late_is_no_clock_fault(tmp_path: Path) -> None:
+def test_a_stamp_written_late_is_no_clock_fault(tmp_path: Path, clock: Callable[[], int]) -> None:
     """A thread may be put to sleep between reading the clock and writing."""
     tail = Tail(tmp_path)
-    stamped_ns = time.monotonic_ns() - 100 * MS
+    stamped_ns = clock() - 100 * MS
     tail.poll()
     (tmp_path / f"{os.getpid()}-0.events").write_bytes(event(1, Kind.START, stamped_ns))
     tail.poll()
@@ -342,6 +359,58 @@ def test_a_run_that_begins_before_another_has_ended_overlaps_it() -> None:
     found = ticked([(1000, 1250), (1100, 1110), (1200, 1210), (1300, None)], 1400)
     assert found["overlapped"].tolist() == [False, True, True, False]
     assert ticked([(1000, None), (1100, 1101)], 1200)["overlapped"].tolist() == [False, True]
+
+
+def beaten(starts: list[float], until: float, *, lasting: float = 1.0) -> pd.DataFrame:
+    """The ticks of a schedule of which nothing was told, by when its runs began; all in ms."""
+    records = []
+    for run, start in enumerate(starts):
+        records.append(event(1, Kind.START, round(start * MS), run=run))
+        records.append(event(1, Kind.END, round((start + lasting) * MS), run=run))
+    return ledger.ticks(table(records), EVERY, round(until * MS))
+
+
+def test_without_a_submit_turns_begin_with_the_first_run() -> None:
+    found = beaten([1000, 1100, 1200], 1300)
+    assert found["due_ns"].tolist() == [1000 * MS, 1100 * MS, 1200 * MS]
+    assert found["planned"].all()
+    assert found["starts"].tolist() == [1, 1, 1]
+
+
+def test_without_a_submit_the_least_late_run_was_on_time() -> None:
+    """The first run was 30 ms late, the last but one 10 ms: they are told from the one that was in time."""
+    found = beaten([1030, 1100, 1210, 1315], 1400)
+    assert found["due_ns"].tolist() == [at * MS for at in (1000, 1100, 1200, 1300)]
+    assert (found["start_ns"] - found["due_ns"]).tolist() == [30 * MS, 0, 10 * MS, 15 * MS]
+
+
+def test_without_a_submit_a_tick_that_was_skipped_is_missed() -> None:
+    found = beaten([1000, 1300], 1500)
+    assert found["starts"].tolist() == [1, 0, 0, 1, 0]
+    twice = beaten([1000, 1004, 1100], 1200)
+    assert twice["starts"].tolist() == [2, 1]
+
+
+def test_without_a_submit_it_does_not_matter_in_which_order_runs_are_read() -> None:
+    runs = [1030, 1100, 1210, 1315]
+    pd.testing.assert_frame_equal(beaten(runs[::-1], 1400), beaten(runs, 1400))
+
+
+def test_a_submit_says_when_the_first_was_due_even_if_nothing_ran_then() -> None:
+    """Skipped at 1000 and 1100 ms. Without the SUBMIT the schedule would seem to begin with the first run."""
+    found = ticked([(1203, 1204)], 1300)
+    assert found["starts"].tolist() == [0, 0, 1]
+    assert beaten([1203], 1300)["starts"].tolist() == [1]
+
+
+def test_a_schedule_of_which_nothing_began_or_of_several_clocks_has_no_ticks() -> None:
+    for records in ([], [event(1, Kind.END, 5)]):
+        with pytest.raises(ValueError, match=r"^the schedule never ticked$"):
+            ledger.ticks(table(records), EVERY, SECOND)
+    told = event(1, Kind.SUBMIT, 0, SECOND)
+    with pytest.raises(ValueError, match=r"^the schedule was kept by several clocks"):
+        ledger.ticks(table([told, event(1, Kind.START, SECOND, domain=1)]), EVERY, 2 * SECOND)
+    ledger.ticks(table([event(1, Kind.START, SECOND, domain=1)]), EVERY, 2 * SECOND)
 
 
 def test_a_run_before_the_first_tick_is_not_planned() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bench import discovery, matrix
 from bench.errors import UsageError
-from bench.model import Cell
+from bench.model import Cell, Variant
 from bench.scenario import Grid, Scenario
 
 SYSTEMS = discovery.select(["reference", "floor_pipe", "rq:all"], discovery.systems())
@@ -99,25 +99,102 @@ def test_ids_are_unique_and_safe_as_folder_names(profile: str) -> None:
         assert len(name) < 200
 
 
-def test_trials_of_the_profile_count_where_none_are_asked_for() -> None:
-    class Twice(Scenario):
-        title = "two grids"
+def one_scenario(*grids: Grid) -> Scenario:
+    """A scenario that is planned and never run."""
+
+    class One(Scenario):
+        title = "some grids"
         parameters = SCENARIOS["throughput"].parameters
-        profiles = {"quick": (Grid(2, ({"tasks": 5},)), Grid(1, ({"tasks": 7},)))}
+        profiles = {"quick": grids}
 
         def seconds(self, params: Any) -> float:
             raise NotImplementedError
 
         phases = metrics = seconds  # type: ignore[assignment]
 
-    made = matrix.expand(SYSTEMS[:1], {"twice": Twice()}, profile="quick", trials=None, seed=1, sets={})
+    return One()
+
+
+def test_trials_of_the_profile_count_where_none_are_asked_for() -> None:
+    twice = one_scenario(Grid(2, ({"tasks": 5},)), Grid(1, ({"tasks": 7},)))
+    made = matrix.expand(SYSTEMS[:1], {"twice": twice}, profile="quick", trials=None, seed=1, sets={})
     assert sorted((cell.params["tasks"], cell.trial) for cell in made) == [(5, 1), (5, 2), (7, 1)]
+
+
+@pytest.mark.parametrize(
+    ("named", "trials", "expected"),
+    [
+        (False, None, [(5, 1), (9, 1), (9, 2)]),
+        (True, None, [(5, 1), (5, 2), (5, 3), (7, 1), (9, 1), (9, 2)]),
+        (False, 2, [(5, 1), (5, 2), (9, 1), (9, 2)]),  # what a profile leaves out stays out
+        (True, 1, [(5, 1), (7, 1), (9, 1)]),
+    ],
+)
+def test_heavy_variants_have_as_many_trials_as_their_grid_says(
+    named: bool, trials: int | None, expected: list[tuple[int, int]]
+) -> None:
+    scenario = one_scenario(
+        Grid(3, ({"tasks": 5},), heavy=1), Grid(1, ({"tasks": 7},), heavy=0), Grid(2, ({"tasks": 9},))
+    )
+    system = SYSTEMS[0][0]
+    heavy, light = Variant("heavy", heavy=True), Variant("light")
+    made = matrix.expand(
+        [(system, heavy), (system, light)], {"one": scenario}, profile="quick", trials=trials, seed=1,
+        sets={}, named=named,
+    )  # fmt: skip
+    asked = {name: [] for name in ("heavy", "light")}
+    for cell in made:
+        asked[cell.variant].append((cell.params["tasks"], cell.trial))
+    assert sorted(asked["heavy"]) == expected
+    whole = [(tasks, trial) for tasks, n in ((5, 3), (7, 1), (9, 2)) for trial in range(1, (trials or n) + 1)]
+    assert sorted(asked["light"]) == whole
+
+
+@pytest.mark.parametrize(
+    ("variant", "left_out"),
+    [
+        (Variant("v"), set()),
+        (Variant("v", batch=True), set()),
+        (Variant("v", heavy=True), {"capacity"}),
+        (Variant("v", heavy=True, batch=True), {"capacity", "cpu", "memory"}),
+    ],
+)
+def test_every_scenario_is_asked_of_a_heavy_variant_once_it_is_named(
+    variant: Variant, left_out: set[str]
+) -> None:
+    def scenarios(named: bool) -> set[str]:
+        found = matrix.expand(
+            [(SYSTEMS[0][0], variant)], SCENARIOS, profile="quick", trials=None, seed=1, sets={}, named=named
+        )
+        return {cell.scenario for cell in found}
+
+    assert scenarios(named=True) == set(SCENARIOS)
+    assert set(SCENARIOS) - scenarios(named=False) == left_out
+
+
+@pytest.mark.parametrize(
+    ("grid", "plain", "heavy", "batch"),
+    [
+        (Grid(5), 5, 5, 5),
+        (Grid(5, heavy=2), 5, 2, 2),
+        (Grid(5, heavy=0), 5, 0, 0),
+        (Grid(5, heavy=2, batch=0), 5, 2, 0),
+        (Grid(5, heavy=2, batch=1), 5, 2, 1),
+        (Grid(5, batch=1), 5, 5, 1),
+    ],
+)
+def test_heavy_variants_that_take_batches_may_have_fewer_trials_still(
+    grid: Grid, plain: int, heavy: int, batch: int
+) -> None:
+    assert grid.fewer(Variant("v")) == grid.fewer(Variant("v", batch=True)) == plain
+    assert grid.fewer(Variant("v", heavy=True)) == heavy
+    assert grid.fewer(Variant("v", heavy=True, batch=True)) == batch
 
 
 def test_what_set_makes_equal_is_measured_once() -> None:
     """Two entries of a profile that differ only in what `--set` fixes are one configuration."""
-    several = {cell.params_text for cell in cells("quick", trials=1) if cell.scenario == "throughput"}
-    same = cells("quick", trials=1, sets=["throughput.seconds=0", "throughput.tasks=9"])
+    several = {cell.params_text for cell in cells("standard", trials=1) if cell.scenario == "throughput"}
+    same = cells("standard", trials=1, sets=["throughput.seconds=0", "throughput.tasks=9"])
     assert len(several) > 1
     assert len([cell for cell in same if cell.scenario == "throughput"]) == len(SYSTEMS)
 

@@ -427,3 +427,66 @@ def test_a_line_through_three_points_has_an_interval_and_one_through_two_has_non
     assert (straight.value, straight.low, straight.high, straight.coverage) == (2, 2, 2, 0.95)
     two = stats.slope_interval([1, 1, 2, 2], [5, 5, 7, 7], seed=0)
     assert (two.value, two.low, two.high, two.coverage) == (2, None, None, 0)
+
+
+# --- slopes of values that move in steps ------------------------------------------------------------
+
+
+def held(interval: stats.Interval, slope: float) -> bool:
+    assert interval.low is not None
+    assert interval.high is not None
+    return interval.low <= slope <= interval.high
+
+
+@pytest.mark.parametrize("at", [1, 10, 19])
+def test_a_single_step_may_be_the_slope_of_a_whole_series(at: int) -> None:
+    """Most pairs are equal: the slope is 0, or nearly, but a line through both ends is not ruled out."""
+    y = [0.0] * at + [1.0] * (20 - at)
+    interval = stats.slope_interval(range(20), y, seed=0)
+    assert held(interval, 0.0)
+    assert held(interval, 1 / 19)
+
+
+def test_no_slope_is_known_better_than_a_step_over_the_whole_series() -> None:
+    x = np.arange(20.0)
+    interval = stats.slope_interval(2 * x, 3 * np.floor(x / 7), seed=0)
+    assert interval.low is not None
+    assert interval.high is not None
+    assert interval.high - interval.value >= 3 / 38
+    assert interval.value - interval.low >= 3 / 38
+
+
+@pytest.mark.parametrize("y", [[7.0] * 12, [0.5 * i for i in range(12)]], ids=["constant", "straight"])
+def test_what_lies_on_a_line_is_as_sure_as_the_resolution_it_is_said_to_have(y: list[float]) -> None:
+    slope = stats.slope_interval(range(12), y, seed=0)
+    assert (slope.low, slope.high) == pytest.approx((slope.value, slope.value))
+    known = stats.slope_interval(range(12), y, seed=0, resolution=0.11)
+    assert known.value == slope.value
+    assert known.low is not None
+    assert known.high is not None
+    assert known.value - known.low >= 0.01
+    assert known.high - known.value >= 0.01
+    assert known.high - known.low < 0.1
+
+
+def test_a_resolution_finer_than_the_steps_that_are_seen_changes_nothing() -> None:
+    y = np.floor(np.arange(20.0) / 6)
+    assert stats.slope_interval(range(20), y, seed=1, resolution=0.5) == stats.slope_interval(
+        range(20), y, seed=1
+    )
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("steps", [1, 2, 6])
+def test_how_often_an_interval_holds_the_slope_of_a_line_that_is_seen_in_steps(
+    steps: float, noise: float
+) -> None:
+    """A line that rises by so many steps in 20 samples, with noise of so many, rounded down."""
+    draws = 60
+    rng = np.random.default_rng([steps, round(10 * noise)])
+    x = np.arange(20.0)
+    good = 0
+    for seed in range(draws):
+        y = np.floor(steps / 19 * x + rng.uniform() + noise * rng.normal(size=20))
+        good += held(stats.slope_interval(x, y, seed, resamples=60, resolution=1.0), steps / 19)
+    assert good / draws >= 0.9

@@ -224,6 +224,16 @@ def test_a_figure_that_is_not_a_number_is_empty(store: Store) -> None:
     assert np.isnan(read_run(store.path).summary["value"]).all()
 
 
+def test_a_remark_of_several_lines_is_on_one_line_in_the_summary(store: Store) -> None:
+    """A lone carriage return ends a row of a CSV that was not quoted."""
+    write(store, cell(1), Status.OK, "", rate(10.5, note="library said:\r50 %\r\n 100 %\tdone"))
+    write(store, cell(2), Status.ERROR, "first\rsecond")
+    found = [rows(store, trial)[0]["reason"] for trial in ("1", "2", "")]
+    assert found[:2] == ["library said: 50 % 100 % done", "first second"]
+    assert "first second" in found[2]
+    assert "library said: 50 % 100 % done" in found[2]
+
+
 def test_a_run_is_read_the_same_from_its_cells_and_from_its_summary_alone(store: Store) -> None:
     write(store, cell(1), Status.OK, "", rate(10.5, low=9.25))
     write(store, cell(2), Status.ERROR, "x")
@@ -306,7 +316,7 @@ METRICS = st.lists(
         n=st.integers(0, 2**63 - 1),
         low=st.none() | FIGURES,
         high=st.none() | FIGURES,
-        note=REMARKS,
+        note=WORDS,
     ),
     max_size=2,
     unique_by=lambda metric: metric.name,
