@@ -100,7 +100,8 @@ class _Play:
 
     def scenario_through(self) -> None:
         """Every phase the scenario yields, each answered with what tells its tasks."""
-        steps = self.scenario.phases(self.params, self.stack.variant)
+        variant = replace(self.stack.variant, max_slots=self.stack.slots)
+        steps = self.scenario.phases(self.params, variant)
         seen: Seen | None = None
         while True:
             try:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from bench import ledger, stats
+from bench import ledger, openloop, stats
 from bench.errors import CellError, Unsupported
 from bench.model import (
     AHEAD_S,
@@ -23,6 +23,7 @@ from bench.model import (
     SCHEDULE,
     Arrival,
     Fate,
+    Kind,
     Load,
     Metric,
     Phase,
@@ -33,9 +34,9 @@ from bench.model import (
 )
 
 __all__ = [
-    "AHEAD_S", "BATCHES", "Arrival", "CellError", "Grid", "History", "Load", "Metric", "Parameter", "Phase",
-    "Phases", "Scenario", "Seen", "System", "Unsupported", "Variant", "Workers", "bursts", "capacity_hz",
-    "first_tasks", "quantiles", "rate_hz", "stats",
+    "AHEAD_S", "BATCHES", "REST_S", "Arrival", "CellError", "Grid", "History", "Load", "Metric", "Parameter",
+    "Phase", "Phases", "Scenario", "Seen", "System", "Unsupported", "Variant", "Workers", "bursts",
+    "capacity_hz", "first_tasks", "idling", "quantiles", "rate_hz", "stats", "steady_hz",
 ]  # fmt: skip
 
 BATCHES = "its tasks are handed over in batches: see the variant that takes them one by one"
@@ -133,16 +134,24 @@ class History:
         Raises:
             CellError: it is not known when they were due, because none ever came or their clocks differ.
         """
-        number = self.number(name)
-        records = ledger.joined([] if self.scheduled is None else [self.scheduled])
-        own = records[records["task"] == SCHEDULE | number << PHASE_SHIFT]
-        every_ns = round(self.phases[number].every_s * 1e9)
+        own = self._schedule(name)
+        every_ns = round(self.phases[self.number(name)].every_s * 1e9)
         samples = self.samples(name)
         end_ns = int(samples["t_ns"][samples["edge"] == "end"].iloc[0])
         try:
             return ledger.ticks(own, every_ns, end_ns - every_ns)
         except ValueError as error:
             raise CellError(str(error)) from error
+
+    def told(self, name: str) -> bool:
+        """Whether it is known when the schedule of a phase was due first; its own process does not say."""
+        return bool((self._schedule(name)["kind"] == Kind.SUBMIT).any())
+
+    def _schedule(self, name: str) -> ledger.Records:
+        """The events of the schedule of a phase."""
+        records = ledger.joined([] if self.scheduled is None else [self.scheduled])
+        own: ledger.Records = records[records["task"] == SCHEDULE | self.number(name) << PHASE_SHIFT]
+        return own
 
     def fates(self, deadline_s: float) -> Iterator[Metric]:
         """How many tasks met each fate, warm-up included and canaries left out; late after `deadline_s`."""
@@ -180,14 +189,25 @@ def quantiles(name: str, ms: np.ndarray, note: str = "") -> Iterator[Metric]:
         yield Metric(f"{name}_max", "ms", float(ms.max()), len(ms), note=note)
 
 
-FIRST_TASKS, FIRST_HEAVY, BURST_S, MORE = 20, 6, 1.0, 10
-"""Bursts grow from so few tasks (the second: of heavy variants), at most so many times each, until one lasts
-about so long: what a burst of a few tasks promises can be far too much."""
+FIRST_TASKS, FIRST_ROUNDS, BURST_S, MORE = 20, 3, 1.0, 10
+"""Bursts grow from so few tasks (of heavy variants: that fill the slots so often), at most so many times
+each, until one lasts about so long: what a burst of a few tasks promises can be far too much."""
+
+REST_S, LEAST_IDLE_S = 5.0, 3.0
+"""Processes that ran tasks of a heavy variant are gone after so long, and it is idle for at least so long."""
 
 
 def first_tasks(variant: Variant) -> int:
     """How many tasks of a variant are enough to see roughly what it reaches."""
-    return FIRST_HEAVY if variant.heavy else FIRST_TASKS
+    return FIRST_ROUNDS * (variant.max_slots or 1) if variant.heavy else FIRST_TASKS
+
+
+def idling(variant: Variant, idle_s: float, *, memory: bool = False) -> Phases:
+    """The phase `idle`; before it, what the first tasks left behind comes to rest."""
+    if variant.heavy:
+        yield Phase("rest", wait="hold", hold_s=REST_S)
+        idle_s = max(idle_s, LEAST_IDLE_S)
+    yield Phase("idle", wait="hold", hold_s=idle_s, memory=memory)
 
 
 def bursts(variant: Variant, work: str, most_n: int) -> Phases:
@@ -213,7 +233,7 @@ def capacity_hz(tasks: pd.DataFrame) -> float:
         CellError: fewer than two of them came to an end.
     """
     over = {"end_ns": tasks["end_ns"].fillna(tasks["fail_ns"]), "ends": tasks["ends"] + tasks["fails"]}
-    found, n = rate_hz(tasks.assign(**over))
+    found, n = steady_hz(tasks.assign(**over))
     if not found > 0:
         raise CellError(f"no capacity to be seen: {n} of {len(tasks)} tasks of a burst came to an end")
     return found
@@ -226,6 +246,19 @@ def rate_hz(tasks: pd.DataFrame) -> tuple[float, int]:
         return math.nan, len(ended)
     span_ns = int(ended["end_ns"].max()) - int(ended["start_ns"].min())
     return (len(ended) / span_ns * 1e9 if span_ns > 0 else math.nan), len(ended)
+
+
+def steady_hz(tasks: pd.DataFrame) -> tuple[float, int]:
+    """As `rate_hz`, from the end of the first round: what runs k tasks at once starts k for nothing.
+
+    Where less than another round ended, or in no time, the whole is all there is.
+    """
+    ended = tasks[tasks["ends"] > 0].sort_values("end_ns")
+    first = max(1, openloop.at_once(ended))
+    if len(ended) < 2 * first:
+        return rate_hz(tasks)
+    span_ns = int(ended["end_ns"].iloc[-1]) - int(ended["end_ns"].iloc[first - 1])
+    return ((len(ended) - first) / span_ns * 1e9, len(ended)) if span_ns > 0 else rate_hz(tasks)
 
 
 class Scenario(ABC):

@@ -301,6 +301,7 @@ class Stack:
         if address:
             ready = functools.partial(answers, address)
             self.until(ready, self._patience_s, f"waiting for the {child.role}")
+            self.group.check()  # or somebody else answered on its port
 
     def _checked(self, processes: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Processes that run tasks, or keep a schedule.
@@ -360,6 +361,10 @@ class Stack:
         self.details["tasks_at_once"] = most
         if most < self.slots:
             raise CellError(f"only {most} of {self.slots} slots ever ran at once" + self.log_tails())
+        if most > self.slots:
+            raise CellError(
+                f"{most} tasks ran at once in {self.slots} slots: the adapter does not bound them"
+            )
 
     def _canaries_ended(self, wanted: int) -> bool:
         return self.tail.ended(CANARY_PHASE) >= wanted

@@ -27,6 +27,7 @@ from bench.scenario import (
     Phases,
     Scenario,
     System,
+    Unsupported,
     Variant,
     bursts,
     capacity_hz,
@@ -98,6 +99,10 @@ class Capacity(Scenario):
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
         burst = yield from bursts(variant, params["work"], MOST_TASKS)
         burst_hz, least_s = capacity_hz(burst), LEADS * lead_s(burst)
+        if FIRST * burst_hz < LEAST_TASKS / LONGEST_S:
+            raise Unsupported(
+                f"a burst reached {burst_hz:.2g} tasks/s: {LEAST_TASKS} tasks, a step, would take too long"
+            )
         step_s, most_s = max(params["step_s"], least_s), max(params["most_s"], least_s)
         highest_hz = MOST_TASKS / least_s if least_s else math.inf
         tried: list[Verdict] = []

@@ -1,7 +1,8 @@
 """CPU: what a task costs above its own work, by role, and how much of all CPU was useful work.
 
 The work comes in bursts that are drained one by one, so short that no task waits a second for its turn:
-some systems drop one that does.
+some systems drop one that does. Ending the process of a task belongs to its price, so heavy variants are
+watched for a while longer.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from bench.scenario import (
+    REST_S,
     Grid,
     History,
     Load,
@@ -24,6 +26,7 @@ from bench.scenario import (
     Scenario,
     Variant,
     first_tasks,
+    idling,
 )
 
 BURST_S = 0.4
@@ -57,7 +60,7 @@ class Cpu(Scenario):
         return 1 + float(params["idle_s"]) + float(params["burn_s"])
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
-        yield Phase("idle", wait="hold", hold_s=params["idle_s"])
+        yield from idling(variant, params["idle_s"])
         work = f"cpu:{params['work_ms']}"
         burst_n = math.ceil(BURST_S * 1000 / params["work_ms"])
         left_n = math.ceil(params["burn_s"] * 1000 / params["work_ms"])
@@ -65,14 +68,17 @@ class Cpu(Scenario):
         for number in itertools.count(1):
             n = min(burst_n, left_n, most_n, variant.queue_limit or burst_n)
             if n < 1:
-                return
-            tasks = (yield Phase(f"load {number}", Load(n, work=work)))()
+                break
+            load = Load(n, work=work)
+            tasks = (yield Phase(f"load {number}", load, limit_s=120 + params["most_s"]))()
             if not tasks["ends"].any():
-                return  # nothing tells how long the next would take
+                break  # nothing tells how long the next would take
             took_s = float(tasks["end_ns"].max() - tasks["submit_ns"].min()) / 1e9
             left_n -= n
             left_s -= took_s
             most_n = math.floor(n / took_s * left_s)
+        if variant.heavy:
+            yield Phase("after", wait="hold", hold_s=REST_S)
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
         begin, end, idle_s = history.edges("idle")
@@ -81,6 +87,10 @@ class Cpu(Scenario):
         windows = [history.edges(name) for name in names]
         used_ns = pd.concat([end - begin for begin, end, _ in windows]).groupby(level=0).sum()
         load_s = sum(seconds for *_, seconds in windows)
+        if any(phase.name == "after" for phase in history.phases.values()):
+            begin, end, after_s = history.edges("after")
+            late_ns = end - begin - idle_per_s.reindex(end.index, fill_value=0) * after_s
+            used_ns = used_ns.add(late_ns.clip(lower=0), fill_value=0)
         tasks = pd.concat([history.of(name) for name in names])
         n = int((tasks["ends"] > 0).sum())
         exact = history.cpu_source.startswith("cgroup")
@@ -98,6 +108,8 @@ class Cpu(Scenario):
             return  # what spins when idle does not spin on top of work: nothing is "above idle"
         above_ns = used_ns - idle_per_s.reindex(used_ns.index, fill_value=0) * load_s
         overhead_ns = float(above_ns.sum()) - useful_ns
+        if overhead_ns < 0:
+            note = "; ".join(filter(None, (note, "invalid: less CPU than when idle")))
         yield Metric("cpu_overhead_per_task", "ms", overhead_ns / n / 1e6, n, note=note)
         yield Metric("cpu_per_task.total", "ms", float(above_ns.sum()) / n / 1e6, n, note=note)
         for role in used_ns.index:

@@ -26,6 +26,7 @@ from bench.scenario import (
     Variant,
     capacity_hz,
     first_tasks,
+    idling,
     stats,
 )
 
@@ -75,12 +76,14 @@ class Memory(Scenario):
         return float(1 + params["idle_s"] + loaded_s)
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
-        yield Phase("idle", wait="hold", hold_s=params["idle_s"], memory=True)
+        yield from idling(variant, params["idle_s"], memory=True)
         few = min(first_tasks(variant), params["tasks"])
         seen = yield Phase("burst", Load(few, payload_bytes=params["payload"]), memory=True)
+        if few == params["tasks"]:
+            return  # the burst was the load
         rate = min(params["rate"], LOAD * capacity_hz(seen()))
         n = min(params["tasks"], round(rate * params["most_s"]))
-        if n > few:  # else the burst was the load
+        if n > few:
             load = Load(n, Arrival.CONSTANT, rate, payload_bytes=params["payload"])
             yield Phase("loaded", load, memory=True, limit_s=120 + load.n / load.rate_hz)
 

@@ -51,7 +51,7 @@ class Startup(Scenario):
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
         yield Phase("queue", Load(1), workers=Workers.DOWN, wait="queued")
-        yield Phase("first", ready=False)
+        yield Phase("first", ready=False, limit_s=60 + variant.start_s)
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
         started = history.of("queue").dropna(subset=["start_ns"])

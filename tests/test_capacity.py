@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.agent import pacer
+from bench.errors import Unsupported
 from bench.model import AHEAD_S, Arrival, Load, Metric, Phase, Status, Variant
 from bench.openloop import LEAST_OFFERED, Limit, Verdict, at_once, backlog_grew, judge, remarks
 from bench.scenario import History
@@ -319,6 +320,16 @@ def test_a_system_that_is_told_ahead_is_asked_no_rate_at_which_a_step_is_shorter
     found = figures(made)["sustainable_rate"]
     assert found.value == pytest.approx(MOST_TASKS / 3)
     assert (found.high, found.note) == (None, "lower bound: all that was offered was sustained")
+
+
+@pytest.mark.parametrize(("hz", "asked"), [(1.04, False), (1.05, True)])
+def test_a_system_of_which_no_step_would_end_in_a_minute_is_asked_none(hz: float, asked: bool) -> None:
+    """The first step, of 50 tasks at 0.8 of what the burst reached, would take longer."""
+    if asked:
+        assert len(played(Queue(hz), steps=1).phases) > 1
+        return
+    with pytest.raises(Unsupported, match=r"^a burst reached 1 tasks/s: 50 tasks, a step, would take too"):
+        played(Queue(hz))
 
 
 def test_used_up_steps_are_told() -> None:

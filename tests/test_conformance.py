@@ -50,6 +50,9 @@ class EveryWork(Scenario):
         yield Phase("start again")
         for work in (*GOOD_WORK, "raise"):
             yield Phase(work, Load(n, work=work), wait="queued" if variant.heavy else "drain")
+        if variant.heavy:  # one more than may run at once
+            load = Load((variant.max_slots or 0) + 1, work=f"sleep:{variant.canary_ms}")
+            yield Phase("more than slots", load, wait="queued")
         yield Phase("drain all")
         yield Phase("stop", workers=Workers.DOWN, wait="queued")
 
@@ -93,7 +96,8 @@ def test_conformance(word: str, variant: Variant, one_cell: OneCell, request: py
     # Accepted and run exactly once, whatever the work; what raises is seen to fail, and not to end.
     sent, n = result.tasks[result.tasks["phase"] > 0], tasks(variant)
     good, bad = sent[sent["fails"] == 0], sent[sent["fails"] > 0]
-    assert len(good) == n * (1 + len(GOOD_WORK))
+    more = result.details["slots"] + 1 if variant.heavy else 0
+    assert len(good) == n * (1 + len(GOOD_WORK)) + more
     assert len(bad) == n
     assert (sent["accepted"] == 1).all()
     assert (good["starts"] == 1).all()

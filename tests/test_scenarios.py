@@ -15,13 +15,24 @@ from bench import discovery, ledger, openloop, stats
 from bench.errors import CellError, Unsupported
 from bench.model import PHASE_SHIFT, SCHEDULE, Arrival, Kind, Load, Metric, Phase, Variant, Workers
 from bench.sampler import COLUMNS
-from bench.scenario import History, Seen, capacity_hz, first_tasks, quantiles, rate_hz
+from bench.scenario import (
+    LEAST_IDLE_S,
+    REST_S,
+    History,
+    Seen,
+    capacity_hz,
+    first_tasks,
+    idling,
+    quantiles,
+    rate_hz,
+    steady_hz,
+)
 from scenarios import capacity, memory
 
 MS = 1_000_000
 SECOND = 1_000_000_000
 SCENARIOS = discovery.scenarios()
-HEAVY = Variant("v", heavy=True)
+HEAVY = Variant("v", max_slots=2, heavy=True)
 FEW = first_tasks(HEAVY)
 
 Event = tuple[int, int, Kind, int, int]
@@ -114,17 +125,33 @@ QUEUE = [Phase("queue", Load(4), workers=Workers.DOWN, wait="queued"), Phase("dr
 
 
 def test_throughput_is_from_first_start_to_last_end() -> None:
-    """4 tasks from 10.0 s to 10.5 s; when they were queued, and when workers came up, does not matter."""
+    """100 tasks from 10.0 s to 20.1 s; when they were queued, and when workers came up, does not matter."""
     events = [
         task(1, i, submit=i * 100 * MS, accepted=i * 100 * MS + 50 * MS, start=10 * SECOND + i * 100 * MS,
              end=10 * SECOND + i * 100 * MS + 200 * MS)
-        for i in range(4)
+        for i in range(100)
     ]  # fmt: skip
-    found = figures("throughput", history(QUEUE, events), tasks=4)
-    assert found["throughput"].value == pytest.approx(8.0)
-    assert (found["throughput"].unit, found["throughput"].n, found["throughput"].note) == ("tasks/s", 4, "")
-    # Submitted from 0 to 0.35 s, when the last was accepted.
-    assert found["submit_rate"].value == pytest.approx(4 / 0.35)
+    found = figures("throughput", history(QUEUE, events), tasks=100)
+    assert rows([found["throughput"]]) == {"throughput": ("tasks/s", 100 / 10.1, 100, "")}
+    # Submitted from 0 to 9.95 s, when the last was accepted.
+    assert found["submit_rate"].value == exactly(100 / 9.95)
+
+
+@pytest.mark.parametrize(
+    ("n", "asked", "hz", "told"),
+    [(6, 6, 0.2, False), (6, 1000, 0.2, True), (98, 1000, 0.2, True), (100, 1000, 100 / 491, False)],
+)
+def test_of_a_few_tasks_the_first_round_is_left_out(n: int, asked: int, hz: float, told: bool) -> None:
+    """Rounds of two, ten seconds apart and a second long."""
+    found = figures("throughput", history(QUEUE, in_rounds(n)), tasks=asked)["throughput"]
+    words = f"{n} tasks, more would take too long; from the end of the first round on"
+    assert (found.value, found.n, found.note) == (exactly(hz), n, words if told else "")
+
+
+def in_rounds(n: int, of: int = 2) -> list[list[Event]]:
+    """Tasks in rounds of so many at once, which take a second and begin every ten."""
+    begin = [i // of * 10 * SECOND for i in range(n)]
+    return [task(1, i, accepted=1, start=at, end=at + SECOND) for i, at in enumerate(begin)]
 
 
 def test_throughput_counts_what_ended_and_says_what_did_not() -> None:
@@ -181,7 +208,7 @@ def test_a_queue_that_holds_little_is_not_overfilled() -> None:
 
 
 def test_where_nothing_ended_there_is_a_remark_and_where_nothing_was_queued_an_error() -> None:
-    nothing = figures("throughput", history(QUEUE, [task(1, i, accepted=9) for i in range(4)]))
+    nothing = figures("throughput", history(QUEUE, [task(1, i, accepted=9) for i in range(4)]), tasks=4)
     assert math.isnan(nothing["throughput"].value)
     assert nothing["throughput"].note == "invalid: 4 of 4 tasks did not end"
     refused = [[(1, i, Kind.SUBMIT, 0, 0), (1, i, Kind.REFUSED, 1, 0)] for i in range(4)]
@@ -522,6 +549,46 @@ def test_cpu_per_task_is_above_idle_and_by_role() -> None:
     assert not [name for name in values if "harness" in name]
 
 
+def watched_after(worker_ms: float, broker_ms: float) -> History:
+    """The cell of `cpu_history`, watched for 4 s more, in which it used so much CPU."""
+    made = cpu_history()
+    rows = [
+        sample("after", edge, at * SECOND, role, cpu_ns=used_ms * MS)
+        for role, used in (("worker", worker_ms), ("broker", broker_ms), ("harness", 500))
+        for edge, at, used_ms in (("begin", 9, 1000), ("end", 13, 1000 + used))
+    ]
+    phases = {**made.phases, len(made.phases) + 1: Phase("after", wait="hold")}
+    return dataclasses.replace(
+        made, phases=phases, resources=pd.concat([made.resources, pd.DataFrame(rows)], ignore_index=True)
+    )
+
+
+def test_cpu_above_idle_after_the_load_belongs_to_its_tasks() -> None:
+    """Idling for 4 s costs the worker 40 ms and the broker 20 ms; one uses more after the load, one less."""
+    found, before = (table("cpu", made) for made in (watched_after(90, 15), cpu_history()))
+    assert found == {
+        **before,
+        "cpu_efficiency": ("%", 40, 10, ""),
+        "cpu_overhead_per_task": ("ms", 9, 10, ""),
+        "cpu_per_task.total": ("ms", 19, 10, ""),
+        "cpu_per_task.worker": ("ms", 15, 10, ""),
+    }
+    assert table("cpu", watched_after(40, 20)) == before
+
+
+def test_a_task_that_costs_less_than_idling_is_invalid() -> None:
+    """While idle 300 ms more in 2 s; the 4 s of load would have cost 660 ms without any task."""
+    made = cpu_history(cpu_source="psutil")
+    more = made.resources.copy()
+    ended = (more["phase"] == "idle") & (more["edge"] == "end") & (more["role"] == "worker")
+    more.loc[ended, "cpu_ns"] += 300 * MS
+    found = table("cpu", dataclasses.replace(made, resources=more))
+    bound = "CPU used is a lower bound: no control groups here"
+    assert found["cpu_overhead_per_task"] == ("ms", -56, 10, f"{bound}; invalid: less CPU than when idle")
+    marked = {name for name, row in found.items() if "invalid" in row[3]}
+    assert marked == {name for name in found if "per_task" in name}
+
+
 def test_cpu_without_control_groups_is_a_lower_bound() -> None:
     bounds = figures("cpu", cpu_history(cpu_source="psutil")).values()
     assert all("lower bound" in metric.note for metric in bounds)
@@ -635,7 +702,12 @@ def test_ticks_of_a_phase_count_until_an_interval_before_its_end() -> None:
     found = figures("periodic", history([Phase("ticks", every_s=1.0)], [[told, *runs]], edges))
     assert found["ticks_planned"].value == 3
     assert found["ticks_skipped"].value == 1
-    assert found["tick_delay_max"].value == 0
+    assert (found["tick_delay_max"].value, found["tick_delay_max"].note) == (0, "")
+    # Nobody told when the first was due.
+    untold = figures("periodic", history([Phase("ticks", every_s=1.0)], [runs], edges))
+    assert untold["tick_delay_max"].note == "due times are counted from its least late tick"
+    assert untold["tick_delay_p50"].note == "due times are counted from its least late tick; n < 100"
+    assert untold["ticks_planned"].note == ""
 
 
 @pytest.mark.parametrize(
@@ -747,6 +819,54 @@ def test_a_rate_needs_two_tasks_that_ended_and_some_time_between() -> None:
     assert rate() == (exactly(math.nan), 0)
 
 
+def test_a_steady_rate_starts_with_nothing() -> None:
+    """Three rounds of two, ten seconds apart: four tasks in 20 s, where six in 21 s would be 0.29/s."""
+    tasks = history(load(6), in_rounds(6)).tasks
+    assert steady_hz(tasks) == (exactly(0.2), 6)
+    assert steady_hz(tasks.sample(frac=1, random_state=1)) == (exactly(0.2), 6)
+    assert rate_hz(tasks) == (exactly(6 / 21), 6)
+    assert capacity_hz(tasks) == exactly(0.2)
+    # One after another, from the end of the first.
+    assert steady_hz(history(load(3), in_rounds(3, of=1)).tasks) == (exactly(0.1), 3)
+    # Whatever did not end takes no part.
+    unended = [*in_rounds(6), task(1, 6, start=99 * SECOND)]
+    assert steady_hz(history(load(7), unended).tasks) == (exactly(0.2), 6)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [],
+        in_rounds(1),
+        in_rounds(2),  # all at once
+        in_rounds(3),  # one of a second round: the others that it may hold are not known
+        [task(1, i, start=0, end=SECOND) for i in range(4)],
+        [task(1, i, start=7, end=7) for i in range(3)],  # in no time
+        [task(1, i, start=min(i, 1), end=1) for i in range(3)],
+    ],
+)
+def test_without_a_second_round_there_is_only_the_whole(events: list[list[Event]]) -> None:
+    tasks = history(load(9), events).tasks
+    hz, n = rate_hz(tasks)
+    assert steady_hz(tasks) == (exactly(hz), n)
+
+
+def test_the_first_tasks_of_a_heavy_variant_fill_its_slots_three_times() -> None:
+    heavy = [dataclasses.replace(HEAVY, max_slots=slots) for slots in (None, 1, 2, 8)]
+    assert [first_tasks(variant) for variant in heavy] == [3, 3, 6, 24]
+    assert first_tasks(Variant("v", max_slots=2)) == 20
+
+
+@pytest.mark.parametrize(("idle_s", "idles_s"), [(1.0, 3.0), (3.0, 3.0), (10.0, 10.0)])
+def test_a_heavy_variant_rests_before_it_idles(idle_s: float, idles_s: float) -> None:
+    assert (REST_S, LEAST_IDLE_S) == (5.0, 3.0)
+    assert list(idling(HEAVY, idle_s, memory=True)) == [
+        Phase("rest", wait="hold", hold_s=5.0),
+        Phase("idle", wait="hold", hold_s=idles_s, memory=True),
+    ]
+    assert list(idling(Variant("v"), idle_s)) == [Phase("idle", wait="hold", hold_s=idle_s)]
+
+
 def test_a_capacity_may_be_less_than_a_task_a_second_but_not_nothing() -> None:
     assert capacity_hz(drained(2, 4 * SECOND)()) == 0.5
     with pytest.raises(CellError, match="1 of 1 tasks of a burst came to an end"):
@@ -806,7 +926,7 @@ def test_every_fate_is_shown_also_when_nothing_met_it() -> None:
 
 
 def test_a_throughput_says_what_it_rests_on() -> None:
-    """3 of 4 tasks were accepted, from 1 s to 3 s; 3 ended, from 5 s to 11 s; asked for were 10 s."""
+    """3 of 4 tasks were accepted, from 1 s to 3 s; 3 ended, all at once, from 5 s to 11 s; asked for 10 s."""
     phases = [*QUEUE, Phase("long queue", Load(4)), Phase("long drain")]
     events: list[list[Event]] = [
         task(3, i, submit=SECOND + i * SECOND // 2, accepted=(1 + i) * SECOND, start=(5 + i) * SECOND,
@@ -816,7 +936,9 @@ def test_a_throughput_says_what_it_rests_on() -> None:
     events.append([(3, 3, Kind.SUBMIT, 9 * SECOND, 0), (3, 3, Kind.REFUSED, 9 * SECOND, 0)])
     assert table("throughput", history(phases, events), seconds=10.0) == {
         "throughput": (
-            "tasks/s", 0.5, 3, "invalid: 1 of 4 tasks did not end; the drain lasted 6 s with 3 tasks",
+            "tasks/s", 0.5, 3, "invalid: 1 of 4 tasks did not end; "
+            "4 tasks, more would take too long; from the end of the first round on; "
+            "the drain lasted 6 s with 3 tasks",
         ),
         "submit_rate": ("tasks/s", 1.5, 3, ""),
     }  # fmt: skip
@@ -828,8 +950,16 @@ def test_a_throughput_says_what_it_rests_on() -> None:
 def test_a_longer_drain_that_missed_its_length_by_far_says_so(lasted_ms: int, told: bool) -> None:
     phases = [*QUEUE, Phase("long queue", Load(2)), Phase("long drain")]
     events = [task(3, i, accepted=1, start=0, end=lasted_ms * MS) for i in range(2)]
-    note = figures("throughput", history(phases, events), seconds=1.0)["throughput"].note
+    note = figures("throughput", history(phases, events), seconds=1.0, tasks=2)["throughput"].note
     assert note == (f"the drain lasted {lasted_ms / 1000:.2g} s with 2 tasks" if told else "")
+
+
+def test_how_long_a_drain_lasted_is_told_with_its_first_round() -> None:
+    """21 s in rounds of two that are 10 s apart: 0.2 tasks/s would be 30 s."""
+    phases = [*QUEUE, Phase("long queue", Load(6)), Phase("long drain")]
+    events = [[(3, *event[1:]) for event in one] for one in in_rounds(6)]
+    found = figures("throughput", history(phases, events), seconds=20.0, tasks=6)["throughput"]
+    assert (found.value, found.note) == (exactly(0.2), "")
 
 
 def drained_by(pids: Sequence[int], late_ms: int) -> History:
@@ -857,7 +987,7 @@ def drained_by(pids: Sequence[int], late_ms: int) -> History:
     ],
 )
 def test_a_process_that_joins_a_drain_late_is_told(pids: list[int], late_ms: int, note: str) -> None:
-    assert figures("throughput", drained_by(pids, late_ms))["throughput"].note == note
+    assert figures("throughput", drained_by(pids, late_ms), tasks=len(pids))["throughput"].note == note
 
 
 def test_latencies_of_a_quiet_load() -> None:
@@ -1059,15 +1189,15 @@ def loads(found: Sequence[Phase], name: str) -> list[int]:
 def test_a_drain_is_queued_while_nothing_can_run(params: dict[str, Any], limit: int | None, n: int) -> None:
     found = plan("throughput", variant=Variant("v", queue_limit=limit), work="sleep:1", payload=3, **params)
     assert found == [
-        Phase("queue", Load(n, work="sleep:1", payload_bytes=3), Workers.DOWN, "queued", limit_s=180.0),
-        Phase("drain", ready=False, limit_s=180.0),
+        Phase("queue", Load(n, work="sleep:1", payload_bytes=3), Workers.DOWN, "queued", limit_s=780.0),
+        Phase("drain", ready=False, limit_s=780.0),
     ]
 
 
 @pytest.mark.parametrize(("tasks", "n"), [(1000, 1500), (2000, 2000)])
 def test_a_long_drain_comes_after_a_short_one(tasks: int, n: int) -> None:
     """The short one ran 200 tasks in 0.4 s."""
-    found = plan("throughput", [drained(200, 2 * SECOND // 5)], seconds=3.0, tasks=tasks)
+    found = plan("throughput", [drained(200, 2 * SECOND // 5)], seconds=3.0, tasks=tasks, most_s=2.0)
     queued = {"workers": Workers.DOWN, "wait": "queued", "limit_s": 210.0}
     assert found == [
         Phase("queue", Load(200), **queued),
@@ -1130,9 +1260,11 @@ def test_a_load_follows_the_capacity(params: dict[str, Any], rate_hz: float, mea
 
 
 def test_a_fixed_rate_above_the_capacity_is_not_tried() -> None:
-    with pytest.raises(Unsupported, match=r"^50 tasks/s are above its capacity \(40 tasks/s in a burst"):
-        plan("latency", hz=40, rate=50.0)
-    assert plan("latency", hz=40, rate=40.0)[-1].name == "load"
+    with pytest.raises(Unsupported, match=r"^51 tasks/s are above its capacity \(40 tasks/s in a burst"):
+        plan("latency", hz=40, rate=51.0)
+    assert plan("latency", hz=40, rate=50.0)[-1].load == Load(
+        1100, Arrival.POISSON, 50.0, warmup_n=100, seed=50_000
+    )
     lowered = plan("latency", hz=40, rate=50.0, load=0.9)[-1]
     assert lowered.load is not None
     assert lowered.load.rate_hz == exactly(36)
@@ -1181,8 +1313,8 @@ def test_memory_is_sampled_idle_and_under_load() -> None:
 def test_memory_is_loaded_as_much_as_a_burst_after_idling_allows(
     hz: float, variant: Variant, params: dict[str, float], burst_n: int, rate_hz: float, n: int
 ) -> None:
-    idle, burst, loaded = plan("memory", hz=hz, variant=variant, **params)
-    assert (idle.name, idle.load) == ("idle", None)
+    *before, burst, loaded = plan("memory", hz=hz, variant=variant, **params)
+    assert before == list(idling(variant, 3.0, memory=True))
     assert loads([burst], "burst") == [burst_n]
     assert loaded.load is not None
     assert (loaded.load.rate_hz, loaded.load.n) == (exactly(rate_hz), n)
@@ -1201,7 +1333,7 @@ def test_memory_is_loaded_as_much_as_a_burst_after_idling_allows(
 def test_where_no_more_would_end_in_time_a_burst_is_the_load(
     hz: float, variant: Variant, params: dict[str, Any], n: int
 ) -> None:
-    _, burst = plan("memory", hz=hz, variant=variant, payload=9, **params)
+    *_, burst = plan("memory", hz=hz, variant=variant, payload=9, **params)
     assert burst == Phase("burst", Load(n, payload_bytes=9), memory=True)
     phases = [Phase("idle", memory=True), burst]
     samples = [sample(one.name, "", 1, "worker", pss=MB, uss=MB, rss=MB) for one in phases]
@@ -1236,10 +1368,12 @@ def test_cpu_is_burned_in_bursts_after_idling(
     params: dict[str, Any], variant: Variant, sizes: list[int]
 ) -> None:
     """The first is as small as one that is to tell how fast it goes."""
-    found = plan("cpu", hz=1e6, variant=variant, idle_s=3.0, **params)
-    assert found[0] == Phase("idle", wait="hold", hold_s=3.0)
-    assert found[1:] == [
-        Phase(f"load {number}", Load(n, work=f"cpu:{params['work_ms']}")) for number, n in enumerate(sizes, 1)
+    found = plan("cpu", hz=1e6, variant=variant, idle_s=3.0, most_s=30.0, **params)
+    work = f"cpu:{params['work_ms']}"
+    assert found == [
+        *idling(variant, 3.0),
+        *(Phase(f"load {number}", Load(n, work=work), limit_s=150.0) for number, n in enumerate(sizes, 1)),
+        *([Phase("after", wait="hold", hold_s=5.0)] if variant.heavy else []),
     ]
 
 
@@ -1261,6 +1395,8 @@ def test_cpu_is_burned_for_about_so_many_seconds_at_most(hz: float, most_s: floa
 def test_no_more_cpu_is_burned_by_a_system_that_ends_nothing() -> None:
     lost = history([QUEUE[0]], [task(1, i, start=0) for i in range(20)]).tasks
     assert loads(plan("cpu", [drained(0, 0), lambda: lost]), "load") == [20]
+    heavy = plan("cpu", [drained(0, 0), drained(0, 0), lambda: lost], variant=HEAVY)
+    assert [phase.name for phase in heavy] == ["rest", "idle", "load 1", "after"]
 
 
 @pytest.mark.parametrize(
@@ -1282,21 +1418,22 @@ def test_a_heavy_system_drains_as_many_as_end_in_time(
     hz: float, params: dict[str, Any], limit: int | None, sizes: list[int]
 ) -> None:
     """A drain of a few tells how many, and is all there is where no more would end."""
-    variant = Variant("v", heavy=True, queue_limit=limit)
+    variant = dataclasses.replace(HEAVY, queue_limit=limit)
+    limit_s = 180 + 10 * params.get("most_s", 60.0)
     assert plan("throughput", hz=hz, variant=variant, work="sleep:1", payload=3, **params) == [
         phase
         for prefix, n in zip(("", "long "), sizes, strict=False)
         for phase in (
             Phase(f"{prefix}queue", Load(n, work="sleep:1", payload_bytes=3), Workers.DOWN, "queued",
-                  limit_s=180.0),
-            Phase(f"{prefix}drain", ready=False, limit_s=180.0),
+                  limit_s=limit_s),
+            Phase(f"{prefix}drain", ready=False, limit_s=limit_s),
         )
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("hz", "sizes"), [(2, [FEW, 60]), (0.1, [FEW]), (1e5, [FEW, 200_000])])
 def test_a_long_drain_of_a_heavy_system_is_sized_by_its_seconds(hz: float, sizes: list[int]) -> None:
-    found = plan("throughput", hz=hz, variant=HEAVY, seconds=30.0)
+    found = plan("throughput", hz=hz, variant=HEAVY, seconds=30.0, most_s=20.0)
     assert loads(found, "queue") + loads(found, "long queue") == sizes
     assert {phase.limit_s for phase in found} == {480.0}
 
@@ -1309,7 +1446,7 @@ def test_the_throughput_of_a_heavy_system_is_that_of_its_longest_drain() -> None
         (QUEUE, short, 2.0, 2),
         ([*QUEUE, Phase("long queue", Load(8)), Phase("long drain")], [*short, *long], 4.0, 8),
     ):
-        found = figures("throughput", history(phases, events))["throughput"]
+        found = figures("throughput", history(phases, events), tasks=n)["throughput"]
         assert (found.value, found.n, found.note) == (exactly(hz), n, "")
 
 
@@ -1317,8 +1454,9 @@ def test_the_throughput_of_a_heavy_system_is_that_of_its_longest_drain() -> None
 def test_startup_queues_a_task_and_then_spawns(start: str) -> None:
     assert plan("startup", start=start) == [
         Phase("queue", Load(1), Workers.DOWN, "queued"),
-        Phase("first", ready=False),
+        Phase("first", ready=False, limit_s=120.0),
     ]
+    assert plan("startup", variant=Variant("v", start_s=240.0))[1].limit_s == 300.0
     assert SCENARIOS["startup"].cold({"start": start}) is (start == "cold")
     assert SCENARIOS["cpu"].cold({}) is False
 

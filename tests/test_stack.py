@@ -439,6 +439,14 @@ def test_a_batch_variant_is_handed_every_burst_in_one_call(system: System, one_c
     assert "handed over in batches" in one_by_one.reason
 
 
+def test_more_tasks_at_once_than_slots_are_the_adapter_s_fault(system: System, one_cell: OneCell) -> None:
+    """Workers for three slots where there are two."""
+    system.change("] * self.context.slots", "] * (self.context.slots + 1)")
+    result = one_cell(system.path, Drain(), slots=2)
+    assert ended(result) == ("error", "3 tasks ran at once in 2 slots: the adapter does not bound them")
+    assert result.details["tasks_at_once"] == 3
+
+
 def test_canaries_come_in_batches_too(system: System, one_cell: OneCell) -> None:
     batching(system)
     assert ended(one_cell(system.path, Drain(), slots=2)) == ("ok", "")
