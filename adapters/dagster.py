@@ -30,7 +30,8 @@
 # guarantee = "at-most-once"
 # source = "https://docs.dagster.io/deployment/execution/run-monitoring"
 # heavy = true
-# canary_ms = 4000
+# max_slots = 4  # runs are launched one by one: more never overlap, unless they are long
+# canary_ms = 5000
 # start_s = 180
 # settle_s = 60
 #
@@ -67,7 +68,8 @@
 # guarantee = "at-most-once"
 # source = "https://docs.dagster.io/deployment/execution/run-monitoring"
 # heavy = true
-# canary_ms = 4000
+# max_slots = 4  # runs are launched one by one: more never overlap, unless they are long
+# canary_ms = 5000
 # start_s = 180
 # settle_s = 60
 # settings = { in_process = true }
@@ -86,7 +88,8 @@
 # guarantee = "at-most-once"
 # source = "https://docs.dagster.io/deployment/execution/run-monitoring"
 # heavy = true
-# canary_ms = 4000
+# max_slots = 4  # runs are launched one by one: more never overlap, unless they are long
+# canary_ms = 5000
 # start_s = 180
 # settle_s = 60
 # settings = { run_queue = { dequeue_interval_seconds = 1 } }
@@ -104,7 +107,8 @@
 # guarantee = "at-most-once"
 # source = "https://docs.dagster.io/deployment/execution/run-monitoring"
 # heavy = true
-# canary_ms = 4000
+# max_slots = 4  # runs are launched one by one: more never overlap, unless they are long
+# canary_ms = 5000
 # start_s = 180
 # settle_s = 60
 #
