@@ -69,6 +69,12 @@ def measure(submit: Callable[[int], object], *arguments: str, workers: int = 1) 
     shutil.rmtree(records.parent)  # kept when something failed: the workers' log is in it
 
 
+def rate(drained: Sequence[tuple[int, int, int]], slots: int) -> float:
+    """Tasks per second of a drain of few tasks: from the end of the first SLOTS on, which began for nothing."""
+    ends = sorted(ended for *_, ended in drained)
+    return (len(ends) - slots) / (ends[-1] - ends[slots - 1]) * 1e9
+
+
 def wait(records: Path, count: int, workers: Sequence[subprocess.Popen[bytes]]) -> list[tuple[int, int, int]]:
     """The records once there are `count` of them; exits when a worker does or after `LIMIT_S`."""
     deadline = time.monotonic() + LIMIT_S
