@@ -70,7 +70,7 @@ def measure(submit: Callable[[int], object], *arguments: str, workers: int = 1) 
 
 
 def rate(drained: Sequence[tuple[int, int, int]], slots: int) -> float:
-    """Tasks per second of a drain of few tasks: from the end of the first SLOTS on, which began for nothing."""
+    """Tasks per second of a drain of few tasks, from the end of the first SLOTS on: they began at once."""
     ends = sorted(ended for *_, ended in drained)
     return (len(ends) - slots) / (ends[-1] - ends[slots - 1]) * 1e9
 
