@@ -114,7 +114,7 @@
 # guarantee = "at-most-once"
 # source = "https://docs.prefect.io/v3/concepts/tasks#background-tasks"
 # heavy = true
-# queue_limit = 1000
+# queue_limit = 1000  # the server's max_scheduled_queue_size: one more would wait inside its request
 # canary_ms = 500
 # start_s = 180
 # settle_s = 40
@@ -141,7 +141,12 @@ library has 10 s: https://docs.prefect.io/v3/concepts/workers#polling-for-work
 Task runs are orchestrated where they run, and the server is told in batches: bodies end before it knows
 (https://docs.prefect.io/v3/concepts/tasks#client-side-orchestration).
 
+On SQLite its log says `database is locked` once runs wait for 15 s: the server's own service that marks them
+late writes beside itself. Nothing is refused or lost (https://github.com/PrefectHQ/prefect/issues/17473). On
+PostgreSQL its tables need the extension `pg_trgm`, which not every build of that server has.
+
 `fastapi` is bounded as Prefect 3.9 itself bounds it: the server of 3.8 does not start with 0.155 or later.
+Prefect 3.9 is not asked for: it needs certifi 2026.10.19, and where that cannot be had there is 3.8.
 """
 
 from __future__ import annotations
