@@ -52,7 +52,7 @@
 #
 # [tool.schedbench.variants.postgresql]
 # summary = "a flow run per task; server on PostgreSQL; a process worker"
-# services = ["postgresql"]
+# services = ["postgresql-contrib"]  # pg_trgm
 # guarantee = "at-most-once"
 # source = "https://docs.prefect.io/v3/advanced/detect-zombie-flows"
 # heavy = true
@@ -88,7 +88,7 @@
 #
 # [tool.schedbench.variants.postgresql-tasks]
 # summary = "all tasks as task runs of one flow run, in its threads; server on PostgreSQL"
-# services = ["postgresql"]
+# services = ["postgresql-contrib"]  # pg_trgm
 # guarantee = "at-most-once"
 # source = "https://docs.prefect.io/v3/concepts/tasks#task-orchestration-model"
 # batch = true
@@ -201,8 +201,8 @@ class Prefect(Adapter, Batch):
     def server(self, *arguments: str, ready: str = "") -> Process:
         """A `prefect server` command; only these know the database."""
         env = {**SETTINGS, "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false"}
-        if "postgresql" in self.context.services:
-            url = self.context.url("postgresql").replace("postgresql:", "postgresql+asyncpg:")
+        if "postgresql-contrib" in self.context.services:
+            url = self.context.url("postgresql-contrib").replace("postgresql:", "postgresql+asyncpg:")
             env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = url
         return Process.python("server", "-m", "prefect", "server", *arguments, env=env, ready=ready)
 

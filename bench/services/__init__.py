@@ -29,6 +29,7 @@ class _Service(NamedTuple):
 _SERVICES: Final[Mapping[str, _Service]] = {
     "redis": _Service(redis.server, redis.prepare),
     "postgresql": _Service(postgresql.server, postgresql.prepare),
+    "postgresql-contrib": _Service(postgresql.server_with_contrib, postgresql.prepare_with_contrib),
     "rabbitmq": _Service(rabbitmq.server, rabbitmq.prepare),
     "temporal": _Service(temporal.server, temporal.in_memory),
     "temporal-sqlite": _Service(temporal.server, temporal.on_file),

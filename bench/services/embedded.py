@@ -65,8 +65,8 @@ class Server:
         return tuple(int(number) for number in self.version.split("."))
 
 
-def newest(program: str, lock: Path, inside: str, version: str) -> Server:
-    """The newer of two programs: the one at `inside` in the locked wheel, and the one on PATH.
+def newest(program: str, lock: Path | None, inside: str, version: str) -> Server:
+    """The newer of two programs: the one at `inside` in the locked wheel, if any, and the one on PATH.
 
     `version` is a pattern whose group is the version in what `program --version` prints.
 
@@ -76,7 +76,8 @@ def newest(program: str, lock: Path, inside: str, version: str) -> Server:
     found = []
     why = ""
     try:
-        found.append((wheel(lock, WHEEL_PYTHON) / inside, "embedded"))
+        if lock is not None:
+            found.append((wheel(lock, WHEEL_PYTHON) / inside, "embedded"))
     except (EnvironmentBuildError, OSError) as error:
         why = f" ({error})"
     if (on_path := shutil.which(program)) is not None:

