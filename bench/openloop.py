@@ -26,7 +26,9 @@ LEAST_OFFERED: Final = 0.95
 """A load is invalid when tasks were sent at less than this share of the planned rate."""
 
 GROWTH_MS: Final = 10.0
-"""A load is invalid when the latency of its last quarter is twice that of the first, and this much more."""
+LEAST_QUARTER: Final = 25
+"""A load is invalid when the latency of its last quarter is twice that of the first, and this much more;
+where a quarter is fewer than so many tasks, more than half of what the load lasted, and this much more."""
 
 GROWTH_SHARE: Final = 0.02
 GROWTH_ROUNDS: Final = 3
@@ -78,16 +80,18 @@ def offered_share(sent: Frame) -> float:
     return planned / took if took > 0 else 1.0
 
 
-def overloaded(latency_ms: Milliseconds) -> bool:
+def overloaded(latency_ms: Milliseconds, lasted_ms: float) -> bool:
     """Whether latency grew all through a load: then it tells the load's length and not the system.
 
-    `latency_ms` in the order of the due times. Compares the medians of the last and the first quarter.
+    `latency_ms` in the order of the due times, of a load that lasted so long. Compares the medians of the
+    last and the first quarter; where those are of few tasks, the last with half of what the load lasted.
     """
     quarter = len(latency_ms) // 4
-    if quarter < 25:
+    if not quarter:
         return False
     first, last = (float(np.median(part)) for part in (latency_ms[:quarter], latency_ms[-quarter:]))
-    return last > 2 * first and last - first > GROWTH_MS
+    most_ms = 2 * first if quarter >= LEAST_QUARTER else lasted_ms / 2
+    return last > most_ms and last - first > GROWTH_MS
 
 
 def offered_remarks(tasks: Frame, load: Load, ahead_s: int) -> list[str]:
@@ -111,7 +115,7 @@ def remarks(tasks: Frame, load: Load, ahead_s: int) -> list[str]:
     measured = tasks[tasks["index"] >= load.warmup_n]
     latency_ms = dispatch_ms(measured)
     found = [f"invalid: {remark}" for remark in offered_remarks(tasks, load, ahead_s)]
-    if overloaded(latency_ms):
+    if not found and overloaded(latency_ms, 1000 * len(measured) / load.rate_hz):
         found.append(f"invalid: overloaded, latency grew all the time at {load.rate_hz:.3g} tasks/s")
     if lost := len(measured) - len(latency_ms):
         found.append(f"{lost} of {len(measured)} tasks never started")

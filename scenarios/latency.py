@@ -66,7 +66,7 @@ class Latency(Scenario):
         "quick": (
             Grid(
                 1,
-                ({"rate": 200.0, "load": 0.5, "warmup_s": 1.0, "capacity_tasks": 200, "most_s": 15.0},),
+                ({"rate": 200.0, "load": 0.5, "warmup_s": 1.0, "capacity_tasks": 200, "most_s": 10.0},),
             ),
         ),
         "standard": (

@@ -57,7 +57,7 @@ class Throughput(Scenario):
         "payload": Parameter(0, "bytes of payload in every task"),
     }
     profiles = {
-        "quick": (Grid(3, ({"tasks": 1000, "most_s": 10.0},), heavy=1),),
+        "quick": (Grid(3, ({"tasks": 1000, "most_s": 5.0},), heavy=1),),
         "standard": (Grid(6, ({"tasks": 1000}, {"seconds": 30.0})),),
         "full": (
             Grid(

@@ -20,6 +20,7 @@ from bench.scenario import (
     REST_S,
     History,
     Seen,
+    bursts,
     capacity_hz,
     first_tasks,
     idling,
@@ -852,6 +853,19 @@ def test_without_a_second_round_there_is_only_the_whole(events: list[list[Event]
     assert steady_hz(tasks) == (exactly(hz), n)
 
 
+def test_a_burst_of_a_heavy_variant_that_was_soon_over_is_tried_with_more() -> None:
+    """The first tasks may run at several times the rate that the system keeps up."""
+    phases = bursts(HEAVY, "noop", 100)
+    first = next(phases).load
+    assert first == Load(FEW)
+    quick = [task(1, i, start=i * SECOND // 5, end=(i + 1) * SECOND // 5) for i in range(FEW)]
+    second = phases.send(lambda: history(load(FEW), quick).tasks).load
+    assert second == Load(25)  # five seconds of five tasks a second
+    slow = [task(1, i, start=i * SECOND, end=(i + 1) * SECOND) for i in range(25)]
+    with pytest.raises(StopIteration):
+        phases.send(lambda: history(load(25), slow).tasks)
+
+
 def test_the_first_tasks_of_a_heavy_variant_fill_its_slots_three_times() -> None:
     heavy = [dataclasses.replace(HEAVY, max_slots=slots) for slots in (None, 1, 2, 8)]
     assert [first_tasks(variant) for variant in heavy] == [3, 3, 6, 24]
@@ -1348,7 +1362,7 @@ def test_memory_under_a_load_that_was_lowered_says_so() -> None:
     samples = [sample(phase, "", 1, "worker", pss=MB, uss=MB, rss=MB) for phase in ("idle", "loaded")]
     made = history(phases, samples=samples)
     found = figures("memory", made)
-    words = "loaded with 24 tasks at 1.6/s, 80% of its capacity"
+    words = "loaded with 24 tasks at 1.6/s, 80% of what a burst reached"
     of_load = {name for name, one in found.items() if one.note == words}
     assert of_load == {name for name in found if name.startswith(("loaded", "peak"))}
     assert of_load
@@ -1495,8 +1509,26 @@ def test_a_load_is_overloaded_when_its_end_is_much_slower_than_its_begin(
 ) -> None:
     quarter = np.ones(30)
     found = openloop.overloaded(np.concatenate([first_ms * quarter, middle_ms * quarter, middle_ms * quarter,
-                                                last_ms * quarter]))  # fmt: skip
+                                                last_ms * quarter]), math.inf)  # fmt: skip
     assert found is grew
+
+
+@pytest.mark.parametrize(
+    ("latencies_ms", "lasted_ms", "grew"),
+    [
+        ((100, 900, 4000, 9000), 6000, True),  # the last waited for longer than the load took to come
+        ((100, 900, 4000, 9000), 18_000, False),
+        ((100, 900, 4000, 9000), 17_999, True),
+        ((9000, 4000, 900, 100), 100, False),
+        ((1, 2, 5, 11), 4, False),  # 10 ms more are not enough
+        ((1, 2, 5, 11.1), 4, True),
+        ((9000, 9000, 9000), 10, False),  # too few to tell
+    ],
+)
+def test_a_load_of_few_tasks_is_overloaded_when_its_backlog_takes_half_as_long_again(
+    latencies_ms: tuple[float, ...], lasted_ms: float, grew: bool
+) -> None:
+    assert openloop.overloaded(np.array(latencies_ms, float), lasted_ms) is grew
 
 
 @pytest.mark.parametrize(
