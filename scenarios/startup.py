@@ -35,7 +35,7 @@ class Startup(Scenario):
         "start": Parameter("warm", "cold: the files are put out of the page cache first", ("warm", "cold")),
     }
     profiles = {
-        "quick": (Grid(2, ({"start": "warm"},), heavy=1),),
+        "quick": (Grid(2, ({"start": "warm"},), heavy=0),),
         "standard": (Grid(6, ({"start": "cold"}, {"start": "warm"})),),
         "full": (Grid(10, ({"start": "cold"}, {"start": "warm"})),),
     }

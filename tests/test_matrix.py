@@ -155,8 +155,8 @@ def test_heavy_variants_have_as_many_trials_as_their_grid_says(
     [
         (Variant("v"), set()),
         (Variant("v", batch=True), set()),
-        (Variant("v", heavy=True), {"capacity"}),
-        (Variant("v", heavy=True, batch=True), {"capacity", "cpu", "memory"}),
+        (Variant("v", heavy=True), {"capacity", "startup"}),
+        (Variant("v", heavy=True, batch=True), {"capacity", "cpu", "memory", "startup"}),
     ],
 )
 def test_every_scenario_is_asked_of_a_heavy_variant_once_it_is_named(
