@@ -189,7 +189,7 @@ def quantiles(name: str, ms: np.ndarray, note: str = "") -> Iterator[Metric]:
         yield Metric(f"{name}_max", "ms", float(ms.max()), len(ms), note=note)
 
 
-FIRST_TASKS, FIRST_ROUNDS, BURST_S, HEAVY_BURST_S, MORE = 20, 3, 1.0, 5.0, 10
+FIRST_TASKS, FIRST_ROUNDS, BURST_S, HEAVY_BURST_S, MORE = 20, 2, 1.0, 5.0, 10
 """Bursts grow from so few tasks (of heavy variants: that fill the slots so often), at most so many times
 each, until one lasts about so long: what a burst of a few tasks promises can be far too much. Of heavy ones
 above all: Airflow runs the first six at four times the rate that it keeps up."""
@@ -198,9 +198,9 @@ REST_S, LEAST_IDLE_S = 5.0, 3.0
 """Processes that ran tasks of a heavy variant are gone after so long, and it is idle for at least so long."""
 
 
-def first_tasks(variant: Variant) -> int:
+def first_tasks(variant: Variant, rounds: int = FIRST_ROUNDS) -> int:
     """How many tasks of a variant are enough to see roughly what it reaches."""
-    return FIRST_ROUNDS * (variant.max_slots or 1) if variant.heavy else FIRST_TASKS
+    return rounds * (variant.max_slots or 1) if variant.heavy else FIRST_TASKS
 
 
 def idling(variant: Variant, idle_s: float, *, memory: bool = False) -> Phases:

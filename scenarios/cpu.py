@@ -32,7 +32,7 @@ from bench.scenario import (
 BURST_S = 0.4
 """CPU seconds of work in one burst."""
 
-QUICK = {"burn_s": 0.4, "idle_s": 0.8, "most_s": 10.0}
+QUICK = {"burn_s": 0.4, "idle_s": 0.8, "most_s": 5.0}
 
 BUSY_CORES = 0.5
 """Above this idle use a system is taken to spin."""

@@ -32,14 +32,12 @@ from bench.scenario import (
     Variant,
     bursts,
     capacity_hz,
+    first_tasks,
     quantiles,
 )
 
 LEAST_S = 5.0
 """A share of capacity is offered for at least so long, however fast the system is."""
-
-LEAST_ROUNDS = 2
-"""Of a heavy variant at least so many tasks are sent for each slot."""
 
 MOST_TASKS = 100_000
 
@@ -106,8 +104,9 @@ class Latency(Scenario):
                 f"{rate:g} tasks/s are above its capacity ({capacity:.3g} tasks/s in a burst of this cell): "
                 "latency would only tell how long the load lasts"
             )
-        warmup = min(math.ceil(rate * params["warmup_s"]), MOST_TASKS // 10)
-        few = LEAST_ROUNDS * (variant.max_slots or 1) if variant.heavy else 1
+        warm_s = 0.0 if variant.heavy else params["warmup_s"]  # the bursts have warmed it up
+        warmup = min(math.ceil(rate * warm_s), MOST_TASKS // 10)
+        few = first_tasks(variant) if variant.heavy else 1
         least = max(math.ceil(rate * LEAST_S), few) if params["load"] else few
         most_n = min(max(math.ceil(rate * params["most_s"]), few), MOST_TASKS)
         measured = max(1, min(max(params["tasks"], least), most_n))

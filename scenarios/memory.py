@@ -63,7 +63,7 @@ class Memory(Scenario):
         "most_s": Parameter(300.0, "fewer tasks are sent when they would take longer than this many seconds"),
     }
     profiles = {
-        "quick": (Grid(1, ({"idle_s": 1.0, "tasks": 100, "most_s": 10.0},), batch=0),),
+        "quick": (Grid(1, ({"idle_s": 1.0, "tasks": 100, "most_s": 5.0},), batch=0),),
         "standard": (Grid(6, ({"idle_s": 10.0, "tasks": 2000},)),),
         "full": (Grid(10, ({"idle_s": 30.0, "tasks": 10_000},)),),
     }
