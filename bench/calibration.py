@@ -17,6 +17,7 @@ from bench import comparison, costs, discovery, harness, machine, stats
 from bench.errors import SchedbenchError
 from bench.floors import METRICS, PAIR, Cells, Figures, Sampled, Say
 from bench.harness import Home
+from bench.services import Provision
 from bench.summary import is_invalid
 
 SYSTEM: Final = "reference"
@@ -36,20 +37,29 @@ SAMPLER: Final = {"throughput_on_off": "ratio"}
 LOOK: Final = {"look_with_memory": "ms"}
 
 
-def measure(home: Home, folder: Path, say: Say, *, slots: int | None = None, seed: int = 1) -> dict[str, Any]:
+def measure(
+    home: Home,
+    folder: Path,
+    say: Say,
+    *,
+    slots: int | None = None,
+    seed: int = 1,
+    provision: Provision | None = None,
+) -> dict[str, Any]:
     """Calibrate, in about 20 s: the `calibration` of `run.json`.
 
     Returns `seconds`; `rows`, each with `name`, `metric`, `unit`, `value`, `low`, `high`, `n` and `note`
     (`value` is None where it could not be measured, and `note` says why); `aa`, with `system`, `trials`,
     `comparisons`, `different` and `n`. `folder` is for ledgers and logs; what failed leaves them there.
-    `say` hears of every step. The floors have `slots`, by default as many as there are cores.
+    `say` hears of every step. The floors have `slots`, by default as many as there are cores, and a broker of
+    `provision`, as the run has.
 
     Raises:
         KeyboardInterrupt: the user's; nothing is left running.
     """
     began_s = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    cells = Cells(home, folder, say, slots or machine.usable_cores(), seed)
+    cells = Cells(home, folder, say, slots or machine.usable_cores(), seed, provision or Provision())
     compared: list[Row] = []
 
     def floor() -> list[Row]:

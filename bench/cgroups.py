@@ -83,21 +83,32 @@ def _mounts() -> Iterator[tuple[str, str, Path]]:
             yield kind, options, Path(left.split(" ")[4])
 
 
-def _own_path(controller: str) -> str:
-    """This process's path in the hierarchy of `controller` (empty for version 2)."""
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+def _path(controller: str, pid: int | str = "self") -> str:
+    """A process's path in the hierarchy of `controller` (empty for version 2)."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controller in controllers.split(",") if controller else controllers == "":
             return path
     return "/"
 
 
-def _candidates() -> Iterator[Hierarchy]:
+def _candidates(pid: int | str = "self") -> Iterator[Hierarchy]:
     for kind, options, point in _mounts():
         if kind == "cgroup2":
-            yield Hierarchy("cgroup2", Path(f"{point}{_own_path('')}"))
+            yield Hierarchy("cgroup2", Path(f"{point}{_path('', pid)}"))
         elif "cpuacct" in options.split(","):
-            yield Hierarchy("cgroup1", Path(f"{point}{_own_path('cpuacct')}"))
+            yield Hierarchy("cgroup1", Path(f"{point}{_path('cpuacct', pid)}"))
+
+
+def holding(pid: int, name: str) -> Group | None:
+    """The group of a process whose path has `name` in it; None where there is none or it cannot be read."""
+    with contextlib.suppress(OSError):
+        for place in _candidates(pid):
+            group = Group(place.source, place.folder)
+            if name in str(place.folder) and group.folder.exists():
+                group.cpu_ns()
+                return group
+    return None
 
 
 def hierarchy() -> Hierarchy | None:

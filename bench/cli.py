@@ -30,7 +30,6 @@ from bench.runner import Result
 
 RESULTS = Path("results")
 FORMATS = ("terminal", "markdown", "html", "csv")
-PROVIDERS = ("auto", "embedded")
 GOOD = {Status.OK, Status.UNSUPPORTED}
 STYLES = {
     Status.OK: "green",
@@ -203,9 +202,12 @@ def doctor(results: Path, as_json: bool) -> None:
     """Say what this machine can run, how noisy it is, and what to install or change."""
     killed = harness.sweep()
     checks = machine.checks(results)
-    for name in services.NAMES:
+    for name in services.EMBEDDED:
         fine, found = services.available(name)
         checks.append(machine.Check(name, "ok" if fine else "missing", found))
+    checks += [
+        machine.Check(name, "ok" if fine else "note", found) for name, fine, found in services.beside()
+    ]
     if killed:
         checks.append(
             machine.Check("left-overs", "note", f"ended {len(killed)} processes of a run that was killed")
@@ -232,8 +234,23 @@ def doctor(results: Path, as_json: bool) -> None:
 @click.option("--trials", type=int, help="Trials of every cell.  [default: the profile's]")
 @click.option("--seed", type=int, default=1, show_default=True, help="Order of the cells, and arrivals.")
 @click.option("--slots", type=int, help="Tasks that may run at once, the same for all.  [default: cores]")
-@click.option("--services", "provider", default="auto", show_default=True, help="auto or embedded.")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A parameter, e.g. latency.rate=20.")
+@click.option(
+    "--services",
+    "provider",
+    default="auto",
+    show_default=True,
+    help="Where brokers and databases come from: embedded (servers of wheels and of this machine), "
+    "containers (pinned images), external (addresses in the environment), or auto: containers where a Docker "
+    "engine has the images, else embedded.",
+)
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A parameter, e.g. latency.rate=20; in containers also services.redis.memory=256m, "
+    "services.redis.cpus=0.5 and net.rtt_ms=2.",
+)
 @click.option(
     "--calibration/--no-calibration",
     default=True,
@@ -266,10 +283,10 @@ def run(
       schedbench run celery:redis dramatiq --scenario throughput --trials 6
       schedbench run rq --scenario latency --set rate=20 --set arrival=constant
       schedbench run ./my_adapter.py
+      schedbench run celery --services containers --set services.redis.memory=256m
+      SCHEDBENCH_REDIS_URL=redis://HOST schedbench run rq --services external
       schedbench run --resume latest
     """  # noqa: D301
-    if provider not in PROVIDERS:
-        raise unknown("provider of services", provider, PROVIDERS)
     asked = session.Request(
         systems,
         scenarios,
@@ -290,6 +307,11 @@ def run(
         asked = session.requested(target)
         asked = dataclasses.replace(asked, calibrate=asked.calibrate and calibration)
     plan = session.plan(asked)
+    choice = services.choose(asked.services, plan.services, _dim)
+    services.check(choice.provider, plan.options)
+    if choice.words:
+        console.print(f"services: {choice.words}", highlight=False)
+    plan = dataclasses.replace(plan, request=dataclasses.replace(asked, services=choice.provider))
     _prepare()
     if target is None:
         target = session.begin(plan, results)
@@ -319,10 +341,16 @@ def _prepare() -> None:
             signal.signal(signum, _interrupt)
     if killed := harness.sweep():
         errors.print(f"ended {len(killed)} processes left by a run that was killed")
+    if removed := services.sweep():
+        errors.print(f"removed {len(removed)} containers left by a run that was killed")
     if others := harness.others():
         errors.print(
             f"[yellow]another schedbench is running (pid {others[0]}): the two disturb each other[/]"
         )
+
+
+def _dim(text: str) -> None:
+    console.print(escape(text), highlight=False, style="dim")
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
@@ -500,6 +528,21 @@ def _selftest_table(findings: list[selftest.Finding]) -> None:
     console.print(table)
     found = sum(finding.good for finding in findings)
     console.print(f"{found} of {len(findings)} faults found", highlight=False)
+
+
+@cli.command()
+@click.argument("systems", nargs=-1, metavar="[SYSTEM ...]")
+def build(systems: tuple[str, ...]) -> None:
+    """Build the environments of systems and fetch the servers of wheels, so that a run needs no network.
+
+    `run` does this by itself; without any SYSTEM, all are built.
+    """
+    chosen = _listed(systems)
+    for system in {system.path: system for system, _ in chosen}.values():
+        environments.ensure(system, _dim)
+    for name in {name: None for _, variant in chosen for name in variant.services}:
+        fine, found = services.available(name)
+        console.print(f"{name}: {found if fine else f'not here: {found}'}", highlight=False)
 
 
 @cli.command(hidden=True)

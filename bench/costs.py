@@ -86,7 +86,9 @@ def look(cells: Cells, system: System) -> tuple[stats.Interval, int]:
     folder, environment = cells.folder / "look", environments.ensure(system, cells.say)
     shutil.rmtree(folder, ignore_errors=True)  # what an attempt that failed left behind
     variant = system.variants[system.default[0]]
-    stack = Stack(system, variant, environment, cells.home, folder, cells.slots, lambda _: None)
+    stack = Stack(
+        system, variant, environment, cells.home, folder, cells.slots, lambda _: None, cells.provision
+    )
     spans_ms = []
     try:
         stack.open(io=False, cold=False)

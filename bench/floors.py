@@ -5,16 +5,17 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from bench import discovery, environments, services
+from bench import discovery, environments
 from bench.errors import CellError, Unsupported
 from bench.harness import Home
 from bench.model import Cell, Load, Metric, Phase, Status, System, Variant
 from bench.runner import run_cell
 from bench.scenario import History, Phases, Scenario, rate_hz
+from bench.services import Provision
 from scenarios.latency import Latency
 from scenarios.throughput import Throughput
 
@@ -95,6 +96,7 @@ class Cells:
     say: Say
     slots: int
     seed: int
+    provision: Provision = field(default_factory=Provision)
 
     def run(self, system: System, scenario: Scenario, trial: int = 1) -> Figures:
         """The figures of one cell of a system's default variant.
@@ -109,7 +111,16 @@ class Cells:
         shutil.rmtree(folder, ignore_errors=True)  # what an attempt that failed left behind
         environment = environments.ensure(system, self.say)
         result = run_cell(
-            cell, system, scenario, environment, self.home, folder, self.slots, _silent, seed=self.seed
+            cell,
+            system,
+            scenario,
+            environment,
+            self.home,
+            folder,
+            self.slots,
+            _silent,
+            seed=self.seed,
+            provision=self.provision,
         )
         if result.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
@@ -127,7 +138,7 @@ class Cells:
         """
         system = discovery.systems()[name]
         for service in system.variants[system.default[0]].services:
-            here, why = services.available(service)
+            here, why = self.provision.available(service)
             if not here:
                 raise Unsupported(why)
         return [self.run(system, Floor(), trial) for trial in range(1, trials + 1)]

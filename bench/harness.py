@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -58,6 +60,22 @@ def started(pid: int) -> int:
         return 0
     fields = stat.rpartition(")")[2].split()
     return 0 if fields[0] in "ZX" else int(fields[19])
+
+
+def alive(name: str) -> bool:
+    """Whether the harness of that name (`Home.name`), one of this place, still runs."""
+    pid, _, since = name.partition("-")
+    return pid.isdigit() and since.isdigit() and started(int(pid)) == int(since)
+
+
+def here() -> str:
+    """Where a pid means the same process: this machine since it booted, and the namespace of its pids."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        space = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        boot, space = socket.gethostname(), ""
+    return re.sub(r"[^0-9a-z]", "", boot.lower())[:12] + "".join(filter(str.isdigit, space))
 
 
 def state_folder() -> Path:
@@ -137,8 +155,7 @@ def sweep() -> list[int]:
     killed: list[int] = []
     root = state_folder()
     for folder in sorted(root.iterdir()) if root.exists() else ():
-        pid, _, since = folder.name.partition("-")
-        if pid.isdigit() and since.isdigit() and started(int(pid)) != int(since):
+        if re.fullmatch(r"\d+-\d+", folder.name) and not alive(folder.name):
             killed += _clean(folder)
     return killed
 
@@ -146,12 +163,9 @@ def sweep() -> list[int]:
 def others() -> list[int]:
     """Pids of other harnesses of this user that are alive now: two that measure disturb each other."""
     root = state_folder()
-    names = [folder.name.partition("-") for folder in root.iterdir()] if root.exists() else []
-    return [
-        int(pid)
-        for pid, _, since in names
-        if pid.isdigit() and int(pid) != os.getpid() and since.isdigit() and started(int(pid)) == int(since)
-    ]
+    names = [folder.name for folder in root.iterdir()] if root.exists() else []
+    pids = [int(name.partition("-")[0]) for name in names if alive(name)]
+    return [pid for pid in pids if pid != os.getpid()]
 
 
 def _clean(folder: Path) -> list[int]:

@@ -16,11 +16,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
 from bench import cgroups
-from bench.errors import ProcessDied
+from bench.errors import CellError, ProcessDied
 from bench.harness import MARKER, Home, started
 from bench.model import Role
 
@@ -55,12 +56,36 @@ class Child:
         )
 
 
+class Member(Protocol):
+    """A part of a cell that is no process of ours, such as a container, and does not end with one of ours."""
+
+    role: str
+    log: Path
+    stopping: bool
+
+    def pids(self) -> list[int]:
+        """Its live processes, as this machine numbers them."""
+
+    def cpu_ns(self) -> int:
+        """CPU time that it has used, in ns."""
+
+    def ended(self) -> bool:
+        """Whether it is over."""
+
+    def epitaph(self, name: str) -> str:
+        """How it ended, and what it said last."""
+
+    def remove(self) -> None:
+        """End it and take it away; raises CellError where that fails."""
+
+
 class Group:
-    """All processes of one cell."""
+    """All processes of one cell, and the other members that were added to it."""
 
     def __init__(self, home: Home, name: str) -> None:
         self.home = home
         self.children: list[Child] = []
+        self.others: list[Member] = []
         self.folder: Path | None = None
         self.groups: dict[str, cgroups.Group] = {}
         self._roles: dict[int, str] = {}
@@ -117,8 +142,16 @@ class Group:
 
     # -- looking
 
+    @property
+    def everything(self) -> list[Child | Member]:
+        """All that was started and not ended again."""
+        return [*self.children, *self.others]
+
     def members(self) -> dict[int, str]:
         """Every live process of this cell, descendants included, with its role."""
+        return self._own() | {pid: other.role for other in self.others for pid in other.pids()}
+
+    def _own(self) -> dict[int, str]:
         if self.groups:
             starting = {child.popen.pid: child.role for child in self.children if child.popen.poll() is None}
             return starting | {pid: role for role, group in self.groups.items() for pid in group.pids()}
@@ -149,10 +182,17 @@ class Group:
                     self._reaped_ns[role] = self._reaped_ns.get(role, 0) + used_ns
                     self._seen_ns.pop(pid, None)
 
-    def cpu_ns(self, members: Mapping[int, str]) -> dict[str, int]:
+    def cpu_ns(self) -> dict[str, int]:
         """CPU time used so far by role, in ns: exact from control groups, else a lower bound."""
+        used = self._own_cpu_ns()
+        for other in self.others:
+            used[other.role] = used.get(other.role, 0) + other.cpu_ns()
+        return used
+
+    def _own_cpu_ns(self) -> dict[str, int]:
         if self.groups:
             return {role: group.cpu_ns() for role, group in self.groups.items()}
+        members = self._own()
         for pid in members:
             with contextlib.suppress(psutil.NoSuchProcess):
                 times = psutil.Process(pid).cpu_times()
@@ -172,9 +212,9 @@ class Group:
         Raises:
             ProcessDied: with its role, exit status and last log lines.
         """
-        for child in self.children:
-            if not child.stopping and child.popen.poll() is not None:
-                raise ProcessDied(child.epitaph(child.role))
+        for one in self.everything:
+            if not one.stopping and one.ended():
+                raise ProcessDied(one.epitaph(one.role))
 
     # -- ending
 
@@ -197,26 +237,38 @@ class Group:
     def kill(self) -> int | None:
         """End everything of this cell at once and remove its groups.
 
-        Returns the CPU time in ns that all of it used; None where only a lower bound is known.
+        Returns the CPU time in ns that all of it used; None where only a lower bound is known. Members that
+        are no processes of ours are left to `remove_others`.
         """
-        for child in self.children:
-            child.stopping = True
+        for one in self.everything:
+            one.stopping = True
         self._kill(None)
         self.children = []
         used_ns = None
         if self.groups:
             with contextlib.suppress(FileNotFoundError):  # ended before, and its groups are gone
-                used_ns = sum(self.cpu_ns({}).values())
+                used_ns = sum(self.cpu_ns().values())
         for group in self.groups.values():
             group.remove()
         if self.folder is not None:
             cgroups.Group("", self.folder).remove()
         return used_ns
 
+    def remove_others(self) -> list[str]:
+        """Take away the members that are no processes of ours; what is said of those that stay."""
+        others, self.others = self.others, []
+        left = []
+        for other in others:
+            try:
+                other.remove()
+            except CellError as error:
+                left.append(str(error))
+        return left
+
     def _left(self, roles: set[str] | None) -> list[int]:
         for child in self.children:
             child.popen.poll()
-        return [pid for pid, role in self.members().items() if roles is None or role in roles]
+        return [pid for pid, role in self._own().items() if roles is None or role in roles]
 
     def _kill(self, roles: set[str] | None) -> None:
         deadline = time.monotonic() + 10

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench import discovery, machine, matrix, store
+from bench import discovery, machine, matrix, services, store
 from bench.errors import StoreError, UsageError, unknown
 from bench.model import Cell, System
 from bench.scenario import Scenario
+from bench.services import options
 
-OVERHEAD_S, HEAVY_S = 1.0, 40.0
+OVERHEAD_S, HEAVY_S = 1.0, 30.0
 """First guesses at what a cell takes beside its phases; the progress line learns the rest."""
 
 
@@ -38,6 +39,14 @@ class Plan:
     systems: Mapping[str, System]
     scenarios: Mapping[str, Scenario]
     cells: Sequence[Cell]
+    options: options.Options = field(default_factory=options.Options)
+
+    @property
+    def services(self) -> list[str]:
+        """The services that its cells need, each once."""
+        needed = {(cell.system, cell.variant): None for cell in self.cells}
+        every = [self.systems[system].variants[variant].services for system, variant in needed]
+        return list({name: None for names in every for name in names})
 
     def seconds(self, cell: Cell) -> float:
         """An estimate of how long a cell takes."""
@@ -73,16 +82,17 @@ def plan(request: Request) -> Plan:
             raise unknown("scenario", name, known)
     unasked = [name for name, scenario in known.items() if request.profile in scenario.unasked]
     scenarios = {name: known[name] for name in request.scenarios or unasked}
+    held, sets = options.parse(request.sets, services.NAMES)
     cells = matrix.expand(
         chosen,
         scenarios,
         profile=request.profile,
         trials=request.trials,
         seed=request.seed,
-        sets=matrix.overrides(request.sets, scenarios),
+        sets=matrix.overrides(sets, scenarios),
         named=bool(request.scenarios),
     )
-    return Plan(request, {system.name: system for system, _ in chosen}, scenarios, cells)
+    return Plan(request, {system.name: system for system, _ in chosen}, scenarios, cells, held)
 
 
 def requested(target: store.Store) -> Request:

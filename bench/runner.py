@@ -18,11 +18,15 @@ from bench.errors import CellError, CellTimeout, SchedbenchError, Unsupported
 from bench.harness import Home
 from bench.model import SCHEDULE, Arrival, Cell, Load, Metric, Phase, Status, System, Workers
 from bench.scenario import History, Scenario, Seen
+from bench.services import Provision
 from bench.stack import Progress, Stack
 
 SETTLE_S = 0.1
 TRIAL_SEED = 1_000_003
 """Arrivals differ between trials, and are the same for every system in one trial."""
+
+RESOURCES = ("idle_", "loaded_", "peak_", "growth_", "cpu_", "components")
+"""How the names of metrics begin that sum over the processes of a cell."""
 
 WALL_STEP_S = 0.1
 """Many timers wait on the wall clock: a cell in which it was set by more than this tells nothing."""
@@ -56,15 +60,18 @@ def run_cell(
     slots: int,
     progress: Progress,
     seed: int = 1,
+    provision: Provision | None = None,
 ) -> Result:
     """Run one cell; never raises for what a system or adapter does, nor for the user's Ctrl-C.
 
-    `folder` is the cell's place in the store: the ledger and the logs go there as they are written.
+    `folder` is the cell's place in the store: the ledger and the logs go there as they are written. Without a
+    `provision` its services are embedded.
     """
     variant, params = system.variants[cell.variant], scenario.values(cell.params)
     if missing := scenario.unsupported(system, variant, params):
         return Result(Status.UNSUPPORTED, missing)
-    stack = Stack(system, variant, environment, home, folder, slots, progress)
+    provision = provision or Provision(owner=home.name)
+    stack = Stack(system, variant, environment, home, folder, slots, progress, provision)
     play = _Play(stack, scenario, params, seed + cell.trial * TRIAL_SEED)
     status, reason = Status.OK, ""
     try:
@@ -81,7 +88,7 @@ def run_cell(
         status, reason = Status.ERROR, str(error)
     finally:
         stack.tear_down()
-    return play.result(status, reason)
+    return play.result(status, stack.without_secrets(reason))
 
 
 class _Play:
@@ -160,6 +167,11 @@ class _Play:
                 status, reason = Status.ERROR, str(error)
         for what in self._clock_faults(details):
             metrics = [metric.noted(f"invalid: {what}") for metric in metrics]
+        for said_of, words in self.stack.remarks():
+            metrics = [
+                metric.noted(words) if said_of == "all" or metric.name.startswith(RESOURCES) else metric
+                for metric in metrics
+            ]
         return Result(status, reason, metrics, details, found.records, tasks, resources)
 
     def _clock_faults(self, details: dict[str, Any]) -> Iterator[str]:

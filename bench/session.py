@@ -30,6 +30,7 @@ from bench.errors import EnvironmentBuildError, SchedbenchError, StoreError, Uns
 from bench.model import Cell, Metric, Status, System
 from bench.request import Plan, Request, plan, requested
 from bench.runner import Result, run_cell
+from bench.services import Provision
 from bench.summary import DISTURBED, cell_of
 
 __all__ = ["Plan", "Request", "Watcher", "begin", "plan", "requested", "run"]
@@ -102,6 +103,7 @@ class _Session:
         self.ended: dict[str, Status] = {}
         self.interrupted = False
         self._home = harness.Home()
+        self._provision = Provision(the_plan.request.services, the_plan.options, self._home.name)
         self._built: dict[str, Environment | SchedbenchError] = {}
         self._watch: disturbance.Watch | None = None
 
@@ -133,6 +135,7 @@ class _Session:
             self.watcher.doing,
             slots=request.slots,
             seed=request.seed,
+            provision=self._provision,
         )
         if all(row["value"] is not None for row in found["rows"]):
             shutil.rmtree(folder)  # otherwise it tells what went wrong
@@ -203,7 +206,9 @@ class _Session:
         watch = self._watching()
         before = watch.begin()
         environment = self._built[cell.system]
-        result = _cell(cell, self.plan, environment, self._home, self.target, self.watcher.doing)
+        result = _cell(
+            cell, self.plan, environment, self._home, self.target, self.watcher.doing, self._provision
+        )
         with harness.deferred_signals():
             if result.status in MEASURED and isinstance(environment, Environment):
                 found = watch.end(before, result.details.get("cpu_ns"))
@@ -290,6 +295,7 @@ def _cell(
     home: harness.Home,
     target: store.Store,
     doing: Callable[[str], None],
+    provision: Provision,
 ) -> Result:
     """Run a cell; whatever goes wrong in it becomes its result, so that the matrix goes on."""
     folder = target.cell_folder(cell)
@@ -300,7 +306,16 @@ def _cell(
     try:
         request = the_plan.request
         result = run_cell(
-            cell, system, scenario, environment, home, folder, request.slots, doing, seed=request.seed
+            cell,
+            system,
+            scenario,
+            environment,
+            home,
+            folder,
+            request.slots,
+            doing,
+            seed=request.seed,
+            provision=provision,
         )
     except Exception as error:  # noqa: BLE001 - a bug of ours in one cell must not cost the others
         (folder / "logs" / "harness.log").write_text(traceback.format_exc())

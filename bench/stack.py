@@ -14,7 +14,7 @@ import shutil
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,14 @@ from bench.agent.contract import CONTEXT_VARIABLE, Context
 from bench.agent.probe import DOMAIN_VARIABLE, LEDGER_VARIABLE
 from bench.agent.work import IO_VARIABLE
 from bench.environments import Environment, bundle
-from bench.errors import AdapterError, CellError, CellTimeout, ProcessDied
+from bench.errors import AdapterError, CellError, CellTimeout, ProcessDied, Unsupported
 from bench.harness import Home, deferred_signals
 from bench.link import Link
 from bench.model import CANARY_PHASE, PHASE_SHIFT, SCHEDULE, Load, Role, System, Variant
 from bench.processes import Child, Group
 from bench.readiness import answers
 from bench.sampler import Sampler
-from bench.services import embedded
+from bench.services import Provision, ServiceSpec, embedded
 from bench.tail import Tail
 
 PORTS = 4
@@ -65,8 +65,10 @@ class Stack:
         folder: Path,
         slots: int,
         progress: Progress,
+        provision: Provision,
     ) -> None:
         self.system, self.variant, self.environment = system, variant, environment
+        self.provision = provision
         self.slots = min(slots, variant.max_slots or slots)
         self.progress = progress
         self.ahead = "enqueue" not in system.capabilities
@@ -90,6 +92,7 @@ class Stack:
         self._environ: dict[str, str] = {}
         self._ports = embedded.free_ports(PORTS)
         self._numbers = itertools.count()  # of log files: none goes on where another ended
+        self._services: list[ServiceSpec] = []
         self._servers: list[Child] = []
         self._declared: list[dict[str, Any]] = []
         self._client: Child | None = None
@@ -183,8 +186,50 @@ class Stack:
             used_ns = self.group.kill()
             if used_ns is not None:
                 self.details["cpu_ns"] = used_ns
+            if left := self.group.remove_others() + self._drop():
+                self.details["left_behind"] = left
             self._link.close()
+            self._strike_out()
             shutil.rmtree(self.work, ignore_errors=True)
+
+    def _drop(self) -> list[str]:
+        """Take away what was made on servers of others; what is said of that which stays."""
+        left = []
+        for service in self._services:
+            try:
+                service.drop()
+            except Exception as error:  # noqa: BLE001 - of four client libraries; the rest must be ended too
+                left.append(f"{service.name}: {type(error).__name__}: {error}")
+        return left
+
+    def without_secrets(self, text: str) -> str:
+        """The text with every password of the services struck out."""
+        for service in self._services:
+            if service.secret:
+                text = text.replace(service.secret, "***")
+        return text
+
+    def _strike_out(self) -> None:
+        """Keep passwords out of the logs: some libraries write the URL that they were given."""
+        for log in self.logs.glob("*.log"):
+            text = log.read_text(errors="surrogateescape")
+            if (clean := self.without_secrets(text)) != text:
+                log.write_text(clean, errors="surrogateescape")
+
+    def remarks(self) -> Iterator[tuple[str, str]]:
+        """What every figure of the cell should say of its services: `(what it is said of, words)`.
+
+        Said of `all`, or only of the `resources` that processes here use.
+        """
+        for name, about in self.details.get("services", {}).items():
+            if about.get("stand_in"):
+                yield "all", f"{name} came from a stand-in image"
+            if about.get("limits"):
+                yield "all", f"{name} was held to {about['limits']}"
+            if about.get("rtt_ms"):
+                yield "all", f"{about['rtt_ms']:g} ms of network delay to {name}"
+            if about["provider"] == "external":
+                yield "resources", f"a lower bound of what is used: {name} is elsewhere and not counted"
 
     # -- the loop between two looks
 
@@ -309,7 +354,7 @@ class Stack:
         Raises:
             AdapterError: they could not be told from what must stay up.
         """
-        staying = {child.role for child in self.group.children if child not in self._workers}
+        staying = {one.role for one in self.group.everything if one not in self._workers}
         if shared := sorted(staying & {process["role"] for process in processes}):
             raise AdapterError(
                 f"{shared[0]!r} is the role of a process that runs tasks and of one that stays up: "
@@ -381,6 +426,7 @@ class Stack:
         *,
         extra: Mapping[str, str] | None = None,
         pass_fds: list[int] | None = None,
+        log: Path | None = None,
     ) -> Child:
         try:
             return self.group.spawn(
@@ -388,7 +434,7 @@ class Stack:
                 argv,
                 env={**self._environ, **(extra or {})},
                 cwd=self.work / "home",
-                log=self.logs / f"{role}-{next(self._numbers)}.log",
+                log=log or self.logs / f"{role}-{next(self._numbers)}.log",
                 pass_fds=pass_fds or (),
             )
         except OSError as error:
@@ -397,24 +443,47 @@ class Stack:
     def _start_service(self, name: str) -> dict[str, Any]:
         """Start a service on a free port; again on another if that port was taken meanwhile."""
         for attempt in (1, 2, 3):
-            service = services.prepare(name, self.work / name)
-            self.progress(f"starting {name} {service.version}")
-            child = self._spawn(service.role, list(service.argv), extra=service.env) if service.argv else None
+            service = self.provision.prepare(name, self.work / name)
+            self._services.append(service)
+            self.progress(f"starting {name} {service.version}".strip())
+            log = self.logs / f"{service.role}-{next(self._numbers)}.log"
             try:
+                about = self._serve(service, log)
                 self.until(service.ready, READY_S, f"waiting for {name}")
             except ProcessDied:
-                if (
-                    child is None
-                    or attempt == 3
-                    or not services.port_taken(child.log.read_text(errors="replace"))
-                ):
+                taken = log.exists() and services.port_taken(log.read_text(errors="replace"))
+                if attempt == 3 or not taken:
                     raise
-                child.stopping = True
+                for one in self.group.everything:
+                    one.stopping |= one.log == log
                 continue
-            served = {"version": service.version, "provider": service.provider}
-            self.details.setdefault("services", {})[name] = served
+            version = service.ask_version() if service.ask_version else service.version
+            self.details.setdefault("services", {})[name] = {"version": version, **about}
             return dict(service.address)
         raise AssertionError("unreachable")
+
+    def _serve(self, service: ServiceSpec, log: Path) -> dict[str, Any]:
+        """Start the process or the container of a service, if it has one; what the record says of it."""
+        about: dict[str, Any] = {"provider": service.provider}
+        if service.recipe is not None:
+            from bench.services.containers import Container  # no engine is asked for otherwise
+
+            options = self.provision.options
+            limits = options.limits.get(service.name, services.Limits())
+            name = f"schedbench-{self.provision.owner}-{time.monotonic_ns()}"
+            try:
+                made = Container(
+                    service.role, service.recipe, name, self.provision.owner, log, limits, options.rtt_ms
+                )
+            except Unsupported as error:  # it could be had when the run began
+                raise CellError(str(error)) from error
+            self.group.others.append(made)  # before it is started, or a Ctrl-C would leave it
+            made.start()
+            about |= {"image": made.image.reference, "stand_in": made.image.stand_in}
+            about |= {"limits": limits.words, "rtt_ms": options.rtt_ms}
+        elif service.argv:
+            self._spawn(service.role, list(service.argv), extra=service.env, log=log)
+        return about
 
     def _start_io_server(self) -> None:
         """The other end of the work kind `io`: ours, counted into no figure."""

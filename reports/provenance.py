@@ -150,10 +150,7 @@ def facts(run: Run) -> list[Fact]:
     info, machine = run.info, run.info.get("machine", {})
     memory_bytes = machine.get("memory_bytes")
     memory = f"{memory_bytes / 2**30:.0f} GiB" if memory_bytes else ""
-    services = [
-        f"{name} {about.get('version', '')} ({about.get('provider', '')})"
-        for name, about in info.get("services", {}).items()
-    ]
+    services = [f"{name} {_served(about)}" for name, about in info.get("services", {}).items()]
     known = {
         "Command": info.get("command"),
         "Profile": info.get("profile"),
@@ -168,6 +165,19 @@ def facts(run: Run) -> list[Fact]:
         "Run": f"{info['run_id']}, begun {info.get('created', '')}",
     }
     return [Fact(name, str(value)) for name, value in known.items() if value not in (None, "")]
+
+
+def _served(about: Mapping[str, Any]) -> str:
+    """A service's version, and where it came from."""
+    stand_in, delay_ms = about.get("stand_in"), about.get("rtt_ms")
+    words = [
+        about.get("provider"),
+        about.get("image"),
+        stand_in and f"stand-in: {stand_in}",
+        about.get("limits"),
+        delay_ms and f"{delay_ms:g} ms of network delay",
+    ]
+    return f"{about.get('version', '')} ({', '.join(str(word) for word in words if word)})"
 
 
 def _state(machine: Mapping[str, Any]) -> str:

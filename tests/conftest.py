@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from bench import discovery, environments
+from bench.errors import Unsupported
 from bench.harness import Home
 from bench.model import Cell
 from bench.runner import Result, run_cell
 from bench.scenario import Scenario
+from bench.services import Provision
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -41,12 +43,28 @@ class OneCell:
         self.folder = folder
 
     def __call__(
-        self, word: str, scenario: Scenario, *, slots: int = 2, params: dict[str, object] | None = None
+        self,
+        word: str,
+        scenario: Scenario,
+        *,
+        slots: int = 2,
+        params: dict[str, object] | None = None,
+        provision: Provision | None = None,
     ) -> Result:
         ((system, variant),) = discovery.select([word], discovery.systems())
         cell = Cell(system.name, variant.name, "test", params or {}, 1)
         environment = environments.ensure(system)
-        return run_cell(cell, system, scenario, environment, self.home, self.folder, slots, lambda _: None)
+        return run_cell(
+            cell,
+            system,
+            scenario,
+            environment,
+            self.home,
+            self.folder,
+            slots,
+            lambda _: None,
+            provision=provision,
+        )
 
 
 @pytest.fixture
@@ -66,8 +84,8 @@ class Command:
         return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
 
     def argv(self, words: Sequence[str]) -> list[str]:
-        """Runs are not calibrated unless asked to: that takes half a minute each."""
-        extra = ["--no-calibration"] if words[:1] == ("run",) else []
+        """Runs are not calibrated unless asked to, which takes half a minute each, and need no containers."""
+        extra = ["--no-calibration", "--services", "embedded"] if words[:1] == ("run",) else []
         return [sys.executable, "-m", "bench.cli", *words[:1], *extra, *words[1:]]
 
     def __call__(self, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -96,3 +114,32 @@ class Command:
 def schedbench(tmp_path: Path) -> Command:
     """`schedbench("run", "rq")` in an empty folder."""
     return Command(tmp_path)
+
+
+IN_CONTAINERS = ("redis", "postgresql", "rabbitmq", "temporal")
+
+
+def docker(*words: str) -> str:
+    """What the Docker engine's own command answers."""
+    done = subprocess.run(["docker", *words], capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout.strip()
+
+
+def ours() -> set[str]:
+    """The names of all containers that a schedbench started."""
+    return set(docker("ps", "-a", "--filter", "label=schedbench.harness", "--format", "{{.Names}}").split())
+
+
+@pytest.fixture
+def engine() -> Iterator[None]:
+    """A Docker engine that has all images; afterwards no more containers of ours than before."""
+    from bench.services import containers
+
+    try:
+        for name in IN_CONTAINERS:
+            containers.find(name)
+    except Unsupported as error:
+        pytest.skip(str(error))
+    before = ours()
+    yield
+    assert ours() <= before

@@ -18,7 +18,7 @@ from bench.sampler import COLUMNS
 from bench.store import EVENT_COLUMNS
 from tests.conftest import ROOT, Command
 
-COMMANDS = ("list", "doctor", "run", "report", "selftest")
+COMMANDS = ("list", "doctor", "run", "report", "selftest", "build")
 
 TINY = {
     "tasks": 30,

@@ -13,7 +13,9 @@ import pytest
 from bench import discovery, environments, ledger, services
 from bench.harness import MARKER
 from bench.model import Load, Metric, Phase, Status, Variant, Workers
+from bench.runner import Result
 from bench.scenario import History, Phases, Scenario
+from bench.services import Provision
 from tests.conftest import OneCell
 from tests.loopback import Seen, loopback_only
 
@@ -87,11 +89,36 @@ def test_conformance(word: str, variant: Variant, one_cell: OneCell, request: py
     external = any(service.endswith("-external") for service in variant.services)
     with nullcontext() if external else loopback_only() as seen:
         result = one_cell(word, EveryWork(payload_bytes))
-    assert (result.status, result.reason) == (Status.OK, "")
-    assert result.tasks is not None
+    conforms(result, variant, payload_bytes)
 
     # Nothing asked for anything beyond this machine, and nothing could be reached from there.
     assert seen in (None, Seen())
+    assert _of_harness(one_cell.home.name) == []
+
+
+IN_CONTAINERS = [
+    pytest.param(f"{system.name}:{variant.name}", variant, id=f"{system.name}:{variant.name}")
+    for system in discovery.systems().values()
+    for variant in system.variants.values()
+    if variant.services and variant.name in system.default
+]
+
+
+@pytest.mark.parametrize(("word", "variant"), IN_CONTAINERS)
+def test_conformance_in_containers(word: str, variant: Variant, one_cell: OneCell, engine: None) -> None:
+    ((system, _),) = discovery.select([word], discovery.systems())
+    environments.ensure(system)
+    provision = Provision("containers", owner=one_cell.home.name)
+    result = one_cell(word, EveryWork(PAYLOAD_BYTES), provision=provision)
+    conforms(result, variant, PAYLOAD_BYTES)
+    assert {about["provider"] for about in result.details["services"].values()} == {"container"}
+    assert _of_harness(one_cell.home.name) == []
+
+
+def conforms(result: Result, variant: Variant, payload_bytes: int) -> None:
+    """What holds of every adapter and variant, wherever its services run."""
+    assert (result.status, result.reason) == (Status.OK, "")
+    assert result.tasks is not None
 
     # Accepted and run exactly once, whatever the work; what raises is seen to fail, and not to end.
     sent, n = result.tasks[result.tasks["phase"] > 0], tasks(variant)
@@ -123,8 +150,7 @@ def test_conformance(word: str, variant: Variant, one_cell: OneCell, request: py
     assert ledger.at_once(result.events) == slots
 
     # Stopped when asked, and nothing is left.
-    assert not {"killed_at_stop", "close_failed"} & result.details.keys()
-    assert _of_harness(one_cell.home.name) == []
+    assert not {"killed_at_stop", "close_failed", "left_behind"} & result.details.keys()
 
 
 class Ticks(Scenario):

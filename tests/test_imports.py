@@ -40,6 +40,7 @@ ONLY_IN = {
     "pandas": ("reports/", "scenarios/", *(f"bench/{name}.py" for name in FRAMES)),
     "matplotlib": ("reports/",),
     "testcontainers": ("bench/services/containers.py",),
+    "docker": ("bench/services/containers.py",),
 }
 
 

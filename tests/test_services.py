@@ -405,27 +405,3 @@ def test_temporal_on_a_file_keeps_to_its_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["temporal", "temporal-sqlite"])
 def test_temporal_does_not_report_its_version(name: str, tmp_path: Path) -> None:
     assert services.prepare(name, tmp_path).env == {"TEMPORAL_VERSION_CHECK_DISABLED": "1"}
-
-
-def test_an_external_temporal_is_asked_for_its_version_and_never_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv(temporal.ADDRESS_VARIABLE, raising=False)
-    monkeypatch.delenv(temporal.NAMESPACE_VARIABLE, raising=False)
-    assert services.available("temporal-external")[1].startswith(
-        "set $SCHEDBENCH_TEMPORAL_ADDRESS to HOST:PORT"
-    )
-    own = services.prepare("temporal", tmp_path)
-    monkeypatch.setenv(temporal.ADDRESS_VARIABLE, str(own.address["url"]))
-    with pytest.raises(
-        Unsupported, match=r"no Temporal namespace default at .* start the server, or correct"
-    ):
-        services.prepare("temporal-external", tmp_path)
-    with started(own, tmp_path / "log"):
-        until_ready(own)
-        spec = services.prepare("temporal-external", tmp_path)
-        assert (spec.argv, spec.address, spec.ready()) == ((), own.address, True)
-        assert (spec.role, spec.version, spec.provider) == (Role.SERVER, own.version, "external")
-        monkeypatch.setenv(temporal.NAMESPACE_VARIABLE, "another")
-        assert "another is not found" in services.available("temporal-external")[1]
-    assert not spec.ready()

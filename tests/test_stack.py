@@ -18,6 +18,7 @@ from bench import cgroups, discovery, services
 from bench.model import CANARY_PHASE, SCHEDULE, Kind, Load, Metric, Phase, Status, Variant, Workers
 from bench.runner import Result
 from bench.scenario import History, Phases, Scenario
+from bench.services import Provision
 from bench.stack import Stack
 from tests.conftest import ROOT, OneCell
 from tests.test_readiness import serving
@@ -376,7 +377,16 @@ def test_a_slow_system_has_the_patience_that_its_header_asks_for(system: System,
     for start_s, patience_s in ((5, 60), (240, 240)):
         system.text = EXAMPLE.read_text().replace(SETTLE, f"{SETTLE}# start_s = {start_s}\n")
         found = discovery.load(Path(system.path))
-        made = Stack(found, found.variants["poll"], None, one_cell.home, one_cell.folder, 1, lambda _: None)  # type: ignore[arg-type]
+        made = Stack(
+            found,
+            found.variants["poll"],
+            None,
+            one_cell.home,
+            one_cell.folder,
+            1,
+            lambda _: None,
+            Provision(),
+        )  # type: ignore[arg-type]
         assert made._patience_s == patience_s
         made.tear_down()
 

@@ -11,14 +11,12 @@ import secrets
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from bench.environments import wheel
 from bench.errors import EnvironmentBuildError, Unsupported
-from bench.model import Role
 
 HOST: Final = "127.0.0.1"
 PROBE_LIMIT_S: Final = 0.5
@@ -28,27 +26,6 @@ WHEEL_PYTHON: Final = "3.12"
 
 EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 LOWEST_PORT: Final = 10_000
-
-
-@dataclass(frozen=True)
-class ServiceSpec:
-    """How to start a service that is all a cell's own, and how to reach it.
-
-    `address` is what `Context.services` gives to adapters (`url`, `host`, `port`); it and `env`, which the
-    process gets beside what the cell's processes get, may hold secrets, `argv` and `repr` never do. With an
-    empty `argv` there is nothing to start: the service is somebody else's. `provider` says whose server it
-    is: `embedded` (from a wheel), `path` (this machine's own) or `external`. `ready` tries once, for about
-    a second at most, whether the service answers, and never raises.
-    """
-
-    name: str
-    role: Role
-    argv: tuple[str, ...]
-    address: Mapping[str, str | int] = field(repr=False)
-    version: str
-    provider: str
-    ready: Callable[[], bool] = field(repr=False)
-    env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)

