@@ -105,7 +105,11 @@ IN_CONTAINERS = [
 
 
 @pytest.mark.parametrize(("word", "variant"), IN_CONTAINERS)
-def test_conformance_in_containers(word: str, variant: Variant, one_cell: OneCell, engine: None) -> None:
+def test_conformance_in_containers(
+    word: str, variant: Variant, one_cell: OneCell, engine: None, request: pytest.FixtureRequest
+) -> None:
+    if variant.start_s > SLOW_S and not request.config.getoption("--all-variants"):
+        pytest.skip("takes long: nox -s tests -- --all-variants")
     ((system, _),) = discovery.select([word], discovery.systems())
     environments.ensure(system)
     provision = Provision("containers", owner=one_cell.home.name)
