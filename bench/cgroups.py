@@ -42,7 +42,7 @@ class Group:
         """The processes in the group now; empty when the group is gone."""
         try:
             return [int(line) for line in (self.folder / "cgroup.procs").read_text().split()]
-        except FileNotFoundError:
+        except OSError:  # it is gone, or going
             return []
 
     def cpu_ns(self) -> int:

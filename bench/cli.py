@@ -284,7 +284,7 @@ def run(
       schedbench run rq --scenario latency --set rate=20 --set arrival=constant
       schedbench run ./my_adapter.py
       schedbench run celery --services containers --set services.redis.memory=256m
-      SCHEDBENCH_REDIS_URL=redis://HOST schedbench run rq --services external
+      SCHEDBENCH_REDIS_URL=redis://HOST/15 schedbench run rq --services external
       schedbench run --resume latest
     """  # noqa: D301
     asked = session.Request(
@@ -300,17 +300,22 @@ def run(
     )
     target: store.Store | None = None
     if resume:
-        changed = systems or scenarios or sets or trials or slots
+        changed = systems or scenarios or sets or trials or slots or provider != "auto"
         if changed:
             raise UsageError("--resume takes up a run as it was asked for: give it no systems or options")
         target = store.open_store(results, store.latest(results) if resume == "latest" else resume)
         asked = session.requested(target)
         asked = dataclasses.replace(asked, calibrate=asked.calibrate and calibration)
+        if asked.services == "auto":  # of a run before there was a choice
+            asked = dataclasses.replace(asked, services="embedded")
     plan = session.plan(asked)
-    choice = services.choose(asked.services, plan.services, _dim)
-    services.check(choice.provider, plan.options)
+    needed = plan.services
+    if needed and asked.calibrate and asked.services in ("auto", "containers"):
+        needed = list(dict.fromkeys([*needed, "redis"]))  # of a floor
+    choice = services.choose(asked.services, needed, _dim)
     if choice.words:
         console.print(f"services: {choice.words}", highlight=False)
+    services.check(choice.provider, plan.options)
     plan = dataclasses.replace(plan, request=dataclasses.replace(asked, services=choice.provider))
     _prepare()
     if target is None:

@@ -82,7 +82,7 @@ def plan(request: Request) -> Plan:
             raise unknown("scenario", name, known)
     unasked = [name for name, scenario in known.items() if request.profile in scenario.unasked]
     scenarios = {name: known[name] for name in request.scenarios or unasked}
-    held, sets = options.parse(request.sets, services.NAMES)
+    held, sets = options.parse(request.sets, services.IMAGES)
     cells = matrix.expand(
         chosen,
         scenarios,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -25,8 +26,8 @@ SETTLE_S = 0.1
 TRIAL_SEED = 1_000_003
 """Arrivals differ between trials, and are the same for every system in one trial."""
 
-RESOURCES = ("idle_", "loaded_", "peak_", "growth_", "cpu_", "components")
-"""How the names of metrics begin that sum over the processes of a cell."""
+RESOURCES = ("idle_", "loaded_", "peak_", "growth_", "cpu_", "processes.", "components", "set_up.services")
+"""How the names of metrics begin that sum over the processes of a cell, or tell of their start."""
 
 WALL_STEP_S = 0.1
 """Many timers wait on the wall clock: a cell in which it was set by more than this tells nothing."""
@@ -130,7 +131,8 @@ class _Play:
 
     def result(self, status: Status, reason: str) -> Result:
         """The history, and the figures computed from it."""
-        details = {**self.stack.details, "measuring_s": self.measuring_s}
+        struck_out = self.stack.without_secrets(json.dumps(self.stack.details))
+        details = {**json.loads(struck_out), "measuring_s": self.measuring_s}
         found = ledger.read(self.stack.ledger)
         is_scheduled = found.records["task"] >= SCHEDULE
         tasks = ledger.per_task(found.records[~is_scheduled])

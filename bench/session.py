@@ -23,6 +23,7 @@ from bench import (
     harness,
     machine,
     selftest,
+    services,
     store,
 )
 from bench.environments import Environment
@@ -179,6 +180,8 @@ class _Session:
     def close(self) -> None:
         """End what is left running, and write what `run.json` says of all cells, and the summary."""
         with harness.deferred_signals():
+            if self.plan.request.services == "containers":
+                services.sweep(self._home.name)
             self._home.close()
         self._judge_again()
         records = store.read_cells(self.target.path)
@@ -211,7 +214,7 @@ class _Session:
         )
         with harness.deferred_signals():
             if result.status in MEASURED and isinstance(environment, Environment):
-                found = watch.end(before, result.details.get("cpu_ns"))
+                found = watch.end(before, _whole_cpu_ns(result.details))
                 result.details["disturbance"] = asdict(found)
                 if found.words:
                     remark = f"{DISTURBED}: {found.words}"
@@ -258,6 +261,12 @@ class _Session:
         if self.target.info["machine"]["python"] != platform.python_version():
             return None
         return disturbance.baseline_ns(store.read_cells(self.target.path))
+
+
+def _whole_cpu_ns(details: Mapping[str, Any]) -> int | None:
+    """The CPU time of a cell, None where a server elsewhere may have used more of it on this machine."""
+    served = details.get("services", {}).values()
+    return None if any(about["provider"] == "external" for about in served) else details.get("cpu_ns")
 
 
 def begin(the_plan: Plan, results: Path) -> store.Store:

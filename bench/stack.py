@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from bench import ledger, pagecache, services
 from bench.agent.contract import CONTEXT_VARIABLE, Context
@@ -204,9 +205,9 @@ class Stack:
 
     def without_secrets(self, text: str) -> str:
         """The text with every password of the services struck out."""
-        for service in self._services:
-            if service.secret:
-                text = text.replace(service.secret, "***")
+        for secret in filter(None, (service.secret for service in self._services)):
+            for form in (secret, quote(secret, safe=""), quote(secret)):
+                text = text.replace(form, "***")
         return text
 
     def _strike_out(self) -> None:
@@ -443,8 +444,9 @@ class Stack:
     def _start_service(self, name: str) -> dict[str, Any]:
         """Start a service on a free port; again on another if that port was taken meanwhile."""
         for attempt in (1, 2, 3):
-            service = self.provision.prepare(name, self.work / name)
-            self._services.append(service)
+            with deferred_signals():  # what is made elsewhere must be known before anything else happens
+                service = self.provision.prepare(name, self.work / name)
+                self._services.append(service)
             self.progress(f"starting {name} {service.version}".strip())
             log = self.logs / f"{service.role}-{next(self._numbers)}.log"
             try:
@@ -457,10 +459,18 @@ class Stack:
                 for one in self.group.everything:
                     one.stopping |= one.log == log
                 continue
-            version = service.ask_version() if service.ask_version else service.version
+            version = self._version(service)
             self.details.setdefault("services", {})[name] = {"version": version, **about}
             return dict(service.address)
         raise AssertionError("unreachable")
+
+    def _version(self, service: ServiceSpec) -> str:
+        if service.ask_version is None:
+            return service.version
+        try:
+            return service.ask_version()
+        except Exception as error:
+            raise CellError(f"{service.name} did not tell its version: {error}") from error
 
     def _serve(self, service: ServiceSpec, log: Path) -> dict[str, Any]:
         """Start the process or the container of a service, if it has one; what the record says of it."""
@@ -469,7 +479,7 @@ class Stack:
             from bench.services.containers import Container  # no engine is asked for otherwise
 
             options = self.provision.options
-            limits = options.limits.get(service.name, services.Limits())
+            limits = options.limits.get(service.recipe.image, services.Limits())
             name = f"schedbench-{self.provision.owner}-{time.monotonic_ns()}"
             try:
                 made = Container(

@@ -104,8 +104,7 @@ class Latency(Scenario):
                 f"{rate:g} tasks/s are above its capacity ({capacity:.3g} tasks/s in a burst of this cell): "
                 "latency would only tell how long the load lasts"
             )
-        warm_s = 0.0 if variant.heavy else params["warmup_s"]  # the bursts have warmed it up
-        warmup = min(math.ceil(rate * warm_s), MOST_TASKS // 10)
+        warmup = min(math.floor(rate * params["warmup_s"]), MOST_TASKS // 10)
         few = first_tasks(variant) if variant.heavy else 1
         least = max(math.ceil(rate * LEAST_S), few) if params["load"] else few
         most_n = min(max(math.ceil(rate * params["most_s"]), few), MOST_TASKS)

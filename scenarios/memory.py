@@ -129,7 +129,9 @@ def by_role(samples: pd.DataFrame) -> pd.DataFrame:
     """The samples with rows of the role `total` added: the sum over all roles at the same moment."""
     columns = ["processes", *(f"{kind}_bytes" for kind in KINDS)]
     kept = samples[samples["rss_bytes"].notna()]
-    total = kept.groupby("t_ns", as_index=False)[columns].sum(min_count=1).assign(role="total")
+    # Where a role's PSS cannot be read, such as that of another user's container, there is no total either.
+    total = kept.groupby("t_ns", as_index=False)[columns].agg(lambda role: role.sum(skipna=False))
+    total = total.assign(role="total")
     return pd.concat([kept, total], ignore_index=True)
 
 

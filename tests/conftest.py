@@ -133,11 +133,11 @@ def ours() -> set[str]:
 @pytest.fixture
 def engine() -> Iterator[None]:
     """A Docker engine that has all images; afterwards no more containers of ours than before."""
-    from bench.services import containers
+    from bench.services import engine as docker_engine
 
     try:
         for name in IN_CONTAINERS:
-            containers.find(name)
+            docker_engine.find(name)
     except Unsupported as error:
         pytest.skip(str(error))
     before = ours()

@@ -206,13 +206,22 @@ def test_an_engine_that_goes_away_in_mid_run_is_an_error_and_not_unsupported(
     assert result.reason == "no Docker engine answers: start it, or use --services embedded"
 
 
-def test_an_engine_that_hides_its_processes_is_unsupported(
+def test_an_engine_that_hides_its_processes_is_not_used(
     engine: None, one_cell: OneCell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """They would be missing from every figure."""
+    from bench.services import engine as docker_engine
+
     monkeypatch.setattr(cgroups, "holding", lambda pid, name: None)
     result = one_cell("rq:redis", Steps(), provision=in_containers(one_cell))
-    assert result.status is Status.UNSUPPORTED
+    assert result.status is Status.ERROR
     assert "cannot be seen from here" in result.reason
+    monkeypatch.setattr(docker_engine, "_is_here", lambda: False)
+    choice = services.choose("auto", ["redis"], print)
+    assert choice.provider == "embedded"
+    assert "cannot be seen from here" in choice.words
+    with pytest.raises(Unsupported, match="cannot be seen from here"):
+        services.choose("containers", ["redis"], print)
 
 
 # --- images ---------------------------------------------------------------------------------------------
@@ -235,30 +244,30 @@ def imported(tag: str, *changes: str) -> None:
 def test_an_image_is_taken_by_its_digest_or_as_a_stand_in_that_says_so(
     tagged: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench.services import containers
+    from bench.services import engine as docker_engine
 
     monkeypatch.setattr(
         containers, "pinned", lambda: {"it": {"image": tagged, "digest": "sha256:" + "0" * 64}}
     )
     with pytest.raises(Unsupported, match=rf"no image {tagged} here: `docker pull {tagged}@sha256:0+`"):
-        containers.find("it")
+        docker_engine.find("it")
     imported(tagged)
     with pytest.raises(Unsupported, match=f"the image {tagged} here is another one than docker/images.toml"):
-        containers.find("it")
+        docker_engine.find("it")
     with pytest.raises(Unsupported, match="another one"):  # it is not fetched over what is there
-        containers.fetch("it", print)
+        docker_engine.fetch("it", print)
     imported(tagged, "LABEL schedbench.stand-in=something")
-    assert containers.find("it").words == f"{tagged} (stand-in: something)"
+    assert docker_engine.find("it").words == f"{tagged} (stand-in: something)"
 
 
 def test_an_image_that_cannot_be_pulled_is_one_line(engine: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.services import containers
+    from bench.services import engine as docker_engine
 
     missing = {"image": "127.0.0.1:1/none:1", "digest": "sha256:" + "0" * 64}
-    monkeypatch.setattr(containers, "pinned", lambda: {"it": missing})
+    monkeypatch.setattr(docker_engine, "pinned", lambda: {"it": missing})
     said: list[str] = []
     with pytest.raises(Unsupported, match=r"^no image 127.0.0.1:1/none:1 here: .*\(pulling it failed: .*\)$"):
-        containers.fetch("it", said.append)
+        docker_engine.fetch("it", said.append)
     assert said == ["pulling 127.0.0.1:1/none:1"]
 
 
@@ -295,7 +304,7 @@ def test_an_engine_that_is_closed_to_this_user_says_so(engine: None) -> None:
     setpriv = shutil.which("setpriv")
     if os.geteuid() != 0 or setpriv is None:
         pytest.skip("needs root, to be somebody else")
-    script = "from bench.services import containers; containers.engine()"
+    script = "from bench.services import engine; engine.version()"
     done = subprocess.run(
         [setpriv, "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=+dac_read_search",
          "--ambient-caps=+dac_read_search", "--securebits=+no_setuid_fixup", sys.executable, "-c", script],
@@ -325,7 +334,7 @@ def test_what_only_containers_can_do_is_a_usage_error_elsewhere(schedbench: Comm
 
 def test_options_are_told_from_parameters() -> None:
     words = ["rate=2", "services.redis.memory=256m", "services.redis.cpus=0.5", "net.rtt_ms=2"]
-    found, rest = options.parse(words, services.NAMES)
+    found, rest = options.parse(words, services.IMAGES)
     assert rest == ("rate=2",)
     assert found == Options({"redis": Limits("256m", 0.5)}, 2.0, "services.redis.memory")
     assert bool(found)
@@ -340,6 +349,7 @@ def test_options_are_told_from_parameters() -> None:
         ("net.rtt_ms=fast", "not a number"),
         ("net.rtt_ms=-1", "must be above 0"),
         ("net.rtt_ms=inf", "must be above 0"),
+        ("net.rtt_ms=101", "at most 100"),
         ("net.loss=1", "unknown option 'net.loss'"),
         ("services.redis.colour=1", "unknown option 'services.redis.colour'"),
         ("services.reddis.memory=1g", "did you mean 'redis'?"),
@@ -350,7 +360,7 @@ def test_options_are_told_from_parameters() -> None:
 )
 def test_an_option_that_is_none_is_a_usage_error(word: str, message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
-        options.parse([word], services.NAMES)
+        options.parse([word], services.IMAGES)
 
 
 def test_a_delay_without_its_tools_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,9 +198,9 @@ def test_a_run_on_a_server_elsewhere_keeps_its_password_to_itself(
 
 def test_a_run_without_an_address_says_what_to_set(schedbench: Command) -> None:
     done = schedbench("run", "rq", "--scenario", "startup", "--trials", "1", "--services", "external")
-    assert done.returncode == 0
-    assert "unsupported" in done.stdout
-    assert "set $SCHEDBENCH_REDIS_URL to redis://USER:PASSWORD@HOST:6379" in done.stdout.replace("\n", " ")
+    assert done.returncode == 1
+    assert done.stderr.strip() == "error: set $SCHEDBENCH_REDIS_URL to redis://USER:PASSWORD@HOST:6379"
+    assert not (schedbench.folder / "results").exists()
 
 
 # --- PostgreSQL ------------------------------------------------------------------------------------------

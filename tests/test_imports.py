@@ -39,8 +39,8 @@ FRAMES = ("ledger", "store", "scenario", "sampler")  # where data frames are bui
 ONLY_IN = {
     "pandas": ("reports/", "scenarios/", *(f"bench/{name}.py" for name in FRAMES)),
     "matplotlib": ("reports/",),
-    "testcontainers": ("bench/services/containers.py",),
-    "docker": ("bench/services/containers.py",),
+    "testcontainers": ("bench/services/containers.py", "bench/services/engine.py"),
+    "docker": ("bench/services/containers.py", "bench/services/engine.py"),
 }
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-from bench.errors import Unsupported, UsageError, unknown
+from bench.errors import CellError, Unsupported, UsageError, unknown
 from bench.services import external, postgresql, rabbitmq, redis, temporal
 from bench.services.contract import ServiceSpec
 from bench.services.embedded import Server
@@ -23,6 +23,7 @@ from bench.services.options import Limits, Options
 
 __all__ = [
     "EMBEDDED",
+    "IMAGES",
     "NAMES",
     "PROVIDERS",
     "Limits",
@@ -80,6 +81,9 @@ _SERVICES: Final[Mapping[str, _Service]] = {
 }
 
 NAMES: Final = tuple(_SERVICES)
+IMAGES: Final = tuple(dict.fromkeys(service.image for service in _SERVICES.values() if service.image))
+"""What containers are made from; limits are given by these names."""
+
 EMBEDDED: Final = tuple(name for name, service in _SERVICES.items() if service.embedded)
 """Those that can be a process of the cell."""
 
@@ -106,11 +110,16 @@ class Provision:
         Raises:
             UsageError: no service of that name.
             Unsupported: it cannot be had from this provider; says what to do.
-            CellError: its data folder cannot be made.
+            CellError: its data folder cannot be made, or a server elsewhere has gone.
         """
         service, provider = _known(name), self._of(name)
         if provider == "external" and service.external is not None:
-            return service.external(external.own_name(self.owner, next(self._numbers)))
+            try:
+                return service.external(external.own_name(self.owner, next(self._numbers)))
+            except Unsupported as error:
+                if self.provider == "external":  # it could be used when the run began
+                    raise CellError(str(error)) from error
+                raise
         if provider == "containers" and service.contained is not None:
             return service.contained(folder)
         if provider == "embedded" and service.embedded is not None:
@@ -128,9 +137,9 @@ class Provision:
             if provider == "external" and service.external is not None:
                 return True, f"{service.external('', claim=False).version} (external)"
             if provider == "containers" and service.contained is not None:
-                from bench.services import containers
+                from bench.services import engine  # loads the Docker SDK: only where containers are meant
 
-                return True, containers.find(service.image).words
+                return True, engine.find(service.image).words
             if provider == "embedded" and service.server is not None:
                 found = service.server()
                 return True, f"{found.version} ({found.provider})"
@@ -172,27 +181,26 @@ def choose(asked: str, needed: Iterable[str], say: Callable[[str], None]) -> Cho
     """The provider for a run that needs these services.
 
     `auto` takes containers where a Docker engine answers and has every image that is needed, and embedded
-    servers else. `containers` fetches the images that are not here.
+    servers else. `containers` fetches the images that are not here; `external` asks every server.
 
     Raises:
         UsageError: no such provider.
-        Unsupported: containers were asked for, and there is no engine, or an image cannot be had.
+        Unsupported: containers were asked for, and there is no engine, or an image cannot be had; or no
+            server elsewhere that is needed can be used.
     """
     if asked not in PROVIDERS:
         raise unknown("provider of services", asked, PROVIDERS)
     needed = list(needed)
     images = sorted({service.image for name in needed if (service := _known(name)).image})
-    if asked == "external" or not images:
+    if asked == "external" and needed:
+        return Choice("external", _of_others(needed))
+    if asked in ("embedded", "external") or not images:
         return Choice("embedded" if asked == "auto" else asked, "")
-    if asked == "embedded":
-        return Choice("embedded", "")
-    from bench.services import containers
+    from bench.services import engine
 
     try:
-        version = containers.engine()
-        found = [
-            containers.find(image) if asked == "auto" else containers.fetch(image, say) for image in images
-        ]
+        version = engine.version()
+        found = [engine.find(image) if asked == "auto" else engine.fetch(image, say) for image in images]
     except Unsupported as error:
         if asked == "containers":
             raise
@@ -201,13 +209,25 @@ def choose(asked: str, needed: Iterable[str], say: Callable[[str], None]) -> Cho
     return Choice("containers", f"in containers of Docker {version}: {told}")
 
 
+def _of_others(needed: Iterable[str]) -> str:
+    """What was found of the servers elsewhere, those left out that nobody else can have.
+
+    Raises:
+        Unsupported: one cannot be used.
+    """
+    asked = {name: Provision("external").available(name) for name in needed if _known(name).external}
+    if failed := [found for fine, found in asked.values() if not fine]:
+        raise Unsupported("; ".join(dict.fromkeys(failed)))
+    return ", ".join(f"{name} {found}" for name, (_, found) in asked.items())
+
+
 def beside() -> Iterator[tuple[str, bool, str]]:
     """What else than embedded services could be had here: `(what, whether, what was found or to be done)`."""
-    from bench.services import containers
+    from bench.services import engine
 
     try:
-        yield "Docker engine", True, containers.engine()
-        for image in dict.fromkeys(service.image for service in _SERVICES.values() if service.image):
+        yield "Docker engine", True, engine.version()
+        for image in IMAGES:
             fine, found = Provision("containers").available(image)
             yield f"image of {image}", fine, found
     except Unsupported as error:
@@ -217,20 +237,23 @@ def beside() -> Iterator[tuple[str, bool, str]]:
         yield f"{name.removesuffix('-external')} elsewhere", fine, found
 
 
-def sweep() -> list[str]:
-    """Remove the containers that killed harnesses left; their names. None where no Docker engine answers."""
+def sweep(own: str = "") -> list[str]:
+    """Remove the containers that killed harnesses left, and those of `own`; their names.
+
+    Nothing where no Docker engine answers.
+    """
     from bench.services import containers
 
     try:
-        return containers.sweep()
+        return containers.sweep(own)
     except Unsupported:
         return []
 
 
-def check(choice: str, options: Options) -> None:
+def check(provider: str, options: Options) -> None:
     """Raise UsageError for what can only be had in containers, and is asked of another provider."""
-    if choice != "containers" and options:
-        raise UsageError(f"--set {options.first} needs --services containers: these services are {choice}")
+    if provider != "containers" and options:
+        raise UsageError(f"--set {options.first} needs --services containers: these services are {provider}")
 
 
 def port_taken(log: str) -> bool:

@@ -1,182 +1,35 @@
-"""Services in containers, by testcontainers: images, one container of a cell, and a sweep of what was left.
+"""A service of a cell in a container, by testcontainers, and a sweep of what was left.
 
-Only here is the Docker engine spoken to. Every container carries the name of its harness as a label; those of
-harnesses that are no longer alive are removed at the next start. testcontainers' own reaper is not used: it
-is one more image and wants the engine's socket, and the labels are needed anyway where it cannot run.
+Every container carries the name of its harness as a label; those of harnesses that are no longer alive are
+removed at the next start. testcontainers' own reaper is not used: it is one more image and wants the engine's
+socket, and the labels are needed anyway where it cannot run.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
-import os
 import re
-import socket
-import tomllib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import docker
 import psutil
-import requests
-from docker.constants import DEFAULT_UNIX_SOCKET
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
-from testcontainers.core.config import testcontainers_config
+from docker.errors import NotFound
 from testcontainers.core.container import DockerContainer
 
 from bench import cgroups
 from bench.errors import CellError, ProcessDied, Unsupported
 from bench.harness import alive, here, started
-from bench.services import netem
+from bench.services import engine, netem
 from bench.services.contract import Recipe
 from bench.services.embedded import HOST
 from bench.services.options import Limits
 
-ENGINE_LIMIT_S: Final = 10
-PULL_LIMIT_S: Final = 600
 LOG_LINES: Final = 5
-LOG_CHARACTERS: Final = 500
 
 OWNER_LABEL: Final = "schedbench.harness"
 WHERE_LABEL: Final = "schedbench.where"
-STAND_IN_LABEL: Final = "schedbench.stand-in"
-"""Of an image that docker/offline built: what it really has inside."""
-
-UNREACHABLE: Final = (DockerException, requests.RequestException)
-"""All that a call to the engine raises: it is not there, closed to this user, or refuses."""
-
-testcontainers_config.ryuk_disabled = True
-
-
-# --- images -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Image:
-    """An image of this engine. `stand_in` says what it has inside where it is not the vendor's."""
-
-    reference: str
-    id: str
-    stand_in: str = ""
-
-    @property
-    def words(self) -> str:
-        """Such as `redis:8.2.1` or `redis:8.2.1 (stand-in: Debian's redis-server)`."""
-        tag = self.reference.partition("@")[0]
-        return f"{tag} (stand-in: {self.stand_in})" if self.stand_in else tag
-
-
-@functools.cache
-def pinned() -> dict[str, dict[str, str]]:
-    """Tag and digest of every image: `docker/images.toml` of a checkout, or as it came with the wheel."""
-    checkout = Path(__file__).resolve().parents[2] / "docker" / "images.toml"
-    path = checkout if checkout.exists() else Path(__file__).with_name("images.toml")
-    return tomllib.loads(path.read_text(encoding="utf-8"))
-
-
-def engine() -> str:
-    """The version of the Docker engine.
-
-    Raises:
-        Unsupported: none answers, or it is closed to this user; says what to do.
-    """
-    with _client() as client:
-        return str(client.version()["Version"])
-
-
-def find(name: str) -> Image:
-    """The image of that name in `docker/images.toml`, if the engine has it.
-
-    Raises:
-        Unsupported: there is no engine, the image is not here, or another lies under its tag.
-    """
-    tag, digest = pinned()[name]["image"], pinned()[name]["digest"]
-    reference = f"{tag}@{digest}"
-    with _client() as client:
-        with contextlib.suppress(ImageNotFound):
-            return Image(reference, _id(client.images.get(f"{tag.partition(':')[0]}@{digest}")))
-        try:
-            found = client.images.get(tag)
-        except ImageNotFound as error:
-            raise Unsupported(
-                f"no image {tag} here: `docker pull {reference}`, or without a registry docker/offline/build"
-            ) from error
-        if stand_in := (found.labels or {}).get(STAND_IN_LABEL):
-            return Image(tag, _id(found), str(stand_in))
-        raise Unsupported(
-            f"the image {tag} here is another one than docker/images.toml pins: `docker pull {reference}`"
-        )
-
-
-def fetch(name: str, say: Callable[[str], None]) -> Image:
-    """As `find`, from its registry where the engine does not have it.
-
-    Raises:
-        Unsupported: it cannot be had.
-    """
-    try:
-        return find(name)
-    except Unsupported as missing:
-        tag, digest = pinned()[name]["image"], pinned()[name]["digest"]
-        if not str(missing).startswith("no image"):
-            raise
-        say(f"pulling {tag}")
-        try:
-            with _client(PULL_LIMIT_S) as client:
-                client.images.pull(tag.partition(":")[0], tag=digest)
-        except (Unsupported, NotFound) as error:
-            raise Unsupported(f"{missing} (pulling it failed: {_said(error)})") from error
-        return find(name)
-
-
-def _id(image: Any) -> str:
-    return str(image.id)
-
-
-@contextlib.contextmanager
-def _client(limit_s: int = ENGINE_LIMIT_S) -> Iterator[docker.DockerClient]:
-    """A session with the engine.
-
-    Raises:
-        Unsupported: what the engine, or the lack of one, says.
-    """
-    try:
-        _knock()
-        with contextlib.closing(docker.from_env(timeout=limit_s)) as client:
-            yield client
-    except NotFound:
-        raise
-    except (OSError, *UNREACHABLE) as error:
-        raise Unsupported(_no_engine(error)) from error
-
-
-def _knock() -> None:
-    """Raise OSError if nobody answers at the engine's socket: its client would leak one of its own."""
-    scheme, _, path = os.environ.get("DOCKER_HOST", DEFAULT_UNIX_SOCKET).partition("://")
-    if scheme in ("unix", "http+unix"):
-        with socket.socket(socket.AF_UNIX) as peer:
-            peer.settimeout(ENGINE_LIMIT_S)
-            peer.connect(path)
-
-
-def _no_engine(error: Exception) -> str:
-    said = _said(error)
-    if "Permission denied" in said or "PermissionError" in said:
-        return "the Docker engine is closed to this user: add them to the group docker, or run as root"
-    if isinstance(error, APIError):
-        return f"the Docker engine refuses: {said}"
-    return "no Docker engine answers: start it, or use --services embedded"
-
-
-def _said(error: Exception) -> str:
-    told = getattr(error, "explanation", None) or str(error) or type(error).__name__
-    return " ".join(str(told).split())[:LOG_CHARACTERS]
-
-
-# --- a container of a cell ----------------------------------------------------------------------------------
 
 
 class Container:
@@ -189,7 +42,7 @@ class Container:
         self, role: str, recipe: Recipe, name: str, owner: str, log: Path, limits: Limits, rtt_ms: float
     ) -> None:
         self.role, self.log, self.stopping = role, log, False
-        self.image = find(recipe.image)
+        self.image = engine.find(recipe.image)
         self._recipe, self._name, self._limits, self._rtt_ms = recipe, name, limits, rtt_ms
         self._labels = {OWNER_LABEL: owner, WHERE_LABEL: here()}
         self._docker: DockerContainer | None = None
@@ -203,11 +56,12 @@ class Container:
 
         Raises:
             ProcessDied: it cannot be started, or ended at once.
-            Unsupported: its processes cannot be seen from here.
+            CellError: its processes cannot be seen from here.
+            Unsupported: no network delay can be set here.
         """
         recipe = self._recipe
         try:
-            made = DockerContainer(self.image.id, docker_client_kw={"timeout": ENGINE_LIMIT_S})
+            made = DockerContainer(self.image.id, docker_client_kw={"timeout": engine.LIMIT_S})
             self._docker = made
             made.with_name(self._name).with_envs(**recipe.env)
             if recipe.command:
@@ -222,10 +76,10 @@ class Container:
             if not state.get("Pid"):
                 made.reload()
                 state = made.get_wrapped_container().attrs["State"]
-        except UNREACHABLE as error:
-            self.log.write_text(_said(error) + "\n")
+        except engine.FAILURES as error:
+            self.log.write_text(engine.said(error) + "\n")
             raise ProcessDied(
-                f"the container of the {self.role} cannot be started: {_said(error)}"
+                f"the container of the {self.role} cannot be started: {engine.said(error)}"
             ) from error
         self._pid = int(state["Pid"])
         if not self._pid:
@@ -235,10 +89,7 @@ class Container:
         if self._group is None:
             if self.ended():
                 raise ProcessDied(self.epitaph(f"the container of the {self.role}"))
-            raise Unsupported(
-                "the processes of this engine's containers cannot be seen from here (an engine elsewhere, or "
-                "schedbench itself in a container without --pid=host): use --services external or embedded"
-            )
+            raise CellError("the processes of this Docker engine's containers cannot be seen from here")
         self._proxies = dict.fromkeys(_proxies(recipe.ports.values()), 0)
         if self._rtt_ms:
             netem.delay(self._pid, self._rtt_ms)
@@ -281,12 +132,12 @@ class Container:
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
         lines = [line.strip() for line in plain.splitlines() if line.strip()]
-        return " | ".join(lines[-LOG_LINES:])[-LOG_CHARACTERS:]
+        return " | ".join(lines[-LOG_LINES:])[-engine.CHARACTERS :]
 
     def epitaph(self, name: str) -> str:
         """How it ended, and what it said last."""
         status = "a status that the engine does not tell"
-        with contextlib.suppress(*UNREACHABLE, RuntimeError):
+        with contextlib.suppress(*engine.FAILURES, RuntimeError):
             if self._docker is not None:
                 wrapped = self._docker.get_wrapped_container()
                 wrapped.reload()
@@ -295,7 +146,8 @@ class Container:
         return f"{name} exited with {status}; its last lines: {self.last_lines() or '(none)'}"
 
     def _save_log(self) -> None:
-        with contextlib.suppress(*UNREACHABLE, RuntimeError):
+        """Keep what the container said; a full disk must not keep it from being removed."""
+        with contextlib.suppress(*engine.FAILURES, RuntimeError):
             if self._docker is not None:
                 self.log.write_bytes(self._docker.get_wrapped_container().logs())
 
@@ -309,7 +161,7 @@ class Container:
         """
         self._save_log()
         try:
-            with _client() as client, contextlib.suppress(NotFound):
+            with engine.session() as client, contextlib.suppress(NotFound):
                 client.containers.get(self._name).remove(force=True, v=True)
         except Unsupported as error:
             raise CellError(f"the container {self._name} was left: {error}") from error
@@ -318,7 +170,7 @@ class Container:
                 self._docker.get_docker_client().client.close()
 
 
-def _proxies(ports: Any) -> Iterator[psutil.Process]:
+def _proxies(ports: Iterable[int]) -> Iterator[psutil.Process]:
     """The engine's processes that pass on what comes in at these ports; it may have none."""
     wanted = {str(port) for port in ports}
     for process in psutil.process_iter():
@@ -342,8 +194,9 @@ def sweep(own: str = "") -> list[str]:
         Unsupported: no engine answers.
     """
     removed = []
-    with _client() as client:
-        for found in client.containers.list(all=True, filters={"label": [OWNER_LABEL, WHERE_LABEL]}):
+    labelled = {"label": [OWNER_LABEL, WHERE_LABEL]}
+    with engine.session() as client:
+        for found in client.containers.list(all=True, ignore_removed=True, filters=labelled):
             owner, is_here = found.labels[OWNER_LABEL], found.labels[WHERE_LABEL] == here()
             if owner == own or (not alive(owner) if is_here else found.status == "exited"):
                 with contextlib.suppress(NotFound):  # another harness that starts now was faster

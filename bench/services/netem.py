@@ -12,6 +12,7 @@ from typing import Final
 from bench.errors import Unsupported
 
 DEVICE: Final = "eth0"
+LIMIT_S: Final = 10
 QUEUE_PACKETS: Final = 100_000
 """netem drops what it cannot hold back: more than this many packets in flight."""
 
@@ -22,31 +23,18 @@ def delay(pid: int, rtt_ms: float) -> None:
     Raises:
         Unsupported: `tc` or `nsenter` is missing, this user may not, or the kernel has no netem.
     """
-    tools = [shutil.which("nsenter"), shutil.which("tc")]
-    if None in tools:
+    nsenter, tc = shutil.which("nsenter"), shutil.which("tc")
+    if nsenter is None or tc is None:
         raise Unsupported("a network delay needs nsenter and tc: install util-linux and iproute2")
-    nsenter, tc = map(str, tools)
-    words = [
-        "qdisc",
-        "add",
-        "dev",
-        DEVICE,
-        "root",
-        "netem",
-        "delay",
-        f"{rtt_ms}ms",
-        "limit",
-        str(QUEUE_PACKETS),
-    ]
-    done = subprocess.run(
-        [nsenter, f"--net=/proc/{pid}/ns/net", tc, *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=10,
-    )
-    if done.returncode != 0:
+    netem = f"qdisc add dev {DEVICE} root netem delay {rtt_ms}ms limit {QUEUE_PACKETS}"
+    command = [nsenter, f"--net=/proc/{pid}/ns/net", tc, *netem.split()]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
         said = " ".join(done.stderr.split()) or f"status {done.returncode}"
+        failed = done.returncode != 0
+    except (OSError, subprocess.TimeoutExpired) as error:
+        said, failed = str(error), True
+    if failed:
         raise Unsupported(
             f"no network delay can be set here ({said}): it needs root, and a kernel with sch_netem"
         )

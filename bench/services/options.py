@@ -11,6 +11,7 @@ from typing import Final
 from bench.errors import UsageError, unknown
 
 PREFIXES: Final = ("services.", "net.")
+MOST_RTT_MS: Final = 100
 SIZE: Final = re.compile(r"[1-9][0-9]*[bkmg]?")
 """As the Docker engine takes it: a whole number of bytes, KiB, MiB or GiB."""
 
@@ -62,7 +63,10 @@ def parse(words: Iterable[str], services: Iterable[str]) -> tuple[Options, tuple
 
 def _with(options: Options, key: str, text: str, services: list[str]) -> Options:
     if key == "net.rtt_ms":
-        return replace(options, rtt_ms=_number(key, text))
+        rtt_ms = _number(key, text)
+        if rtt_ms > MOST_RTT_MS:
+            raise UsageError(f"--set {key}={text}: at most {MOST_RTT_MS}, or no service would look ready")
+        return replace(options, rtt_ms=rtt_ms)
     place, _, what = key.rpartition(".")
     if place == "net" or what not in ("memory", "cpus"):
         raise unknown("option", key, ["net.rtt_ms", "services.NAME.cpus", "services.NAME.memory"])

@@ -198,10 +198,13 @@ def external(name: str, *, claim: bool = True) -> ServiceSpec:
     parts = urlsplit(elsewhere.url(URL_VARIABLE, "amqp", PORT))
     user, secret = unquote(parts.username or "guest"), unquote(parts.password or "guest")
     host, port = str(parts.hostname), parts.port or PORT
-    api = urlsplit(os.environ.get(API_VARIABLE) or f"http://{host}:{API_PORT}")
+    api = f"http://{host}:{API_PORT}"
+    if os.environ.get(API_VARIABLE):
+        api = elsewhere.url(API_VARIABLE, "http", API_PORT)
+    place = urlsplit(api)
 
     def call(method: str, path: str, body: object = None) -> Any:
-        return _call(api.hostname or host, api.port or API_PORT, user, secret, method, path, body)
+        return _call(str(place.hostname), place.port or API_PORT, user, secret, method, path, body)
 
     try:
         version = call("GET", "/api/overview")["rabbitmq_version"]
@@ -216,9 +219,13 @@ def external(name: str, *, claim: bool = True) -> ServiceSpec:
                     call("DELETE", f"/api/vhosts/{left['name']}")
             call("PUT", f"/api/vhosts/{name}", {})
             every = {"configure": ".*", "write": ".*", "read": ".*"}
-            call("PUT", f"/api/permissions/{name}/{quote(user, safe='')}", every)
+            try:
+                call("PUT", f"/api/permissions/{name}/{quote(user, safe='')}", every)
+            except OSError:
+                call("DELETE", f"/api/vhosts/{name}")
+                raise
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
-        what = f"RabbitMQ management API at {api.hostname}:{api.port}"
+        what = f"RabbitMQ management API at {place.hostname}:{place.port or API_PORT}"
         raise Unsupported(
             elsewhere.no_answer(what, URL_VARIABLE, error, secret)
             + f" or ${API_VARIABLE} (the plugin: rabbitmq-plugins enable rabbitmq_management)"

@@ -5,14 +5,15 @@ https://redis.io/docs/latest/operate/oss_and_stack/management/config/, https://h
 
 from __future__ import annotations
 
-import contextlib
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
+from redis.client import Pipeline
 from redis.retry import Retry
 
 from bench.errors import Unsupported
@@ -36,8 +37,6 @@ CONFIG: Final = "/schedbench-redis.conf"
 URL_VARIABLE: Final = "SCHEDBENCH_REDIS_URL"
 CLAIM: Final = "schedbench:claim"
 """Set in the database that a cell has to itself, to the name that the cell goes by."""
-
-MOST_DATABASES: Final = 16
 
 
 def server() -> Server:
@@ -128,54 +127,60 @@ def _address(host: str, port: int, secret: str) -> dict[str, str | int]:
 
 
 def external(name: str, *, claim: bool = True) -> ServiceSpec:
-    """An empty database of the server at `$SCHEDBENCH_REDIS_URL`, claimed for the cell that goes by `name`.
+    """The database that the URL in `$SCHEDBENCH_REDIS_URL` names, claimed for the cell that goes by `name`.
 
-    `drop` empties it again. A database that a cell of a dead harness had claimed is emptied as well; none
-    that holds anything else is ever touched. Without `claim` nothing is written: it is only looked for.
+    It must be named, and empty: `drop` empties it again, and no other is looked at. What a cell of a dead
+    harness had claimed counts as empty, and is emptied. Without `claim` nothing is written.
 
     Raises:
-        Unsupported: no URL is set, nothing answers there, or it has no database without keys of others.
+        Unsupported: no URL is set, nothing answers there, it names no database, or that holds keys of others.
     """
-    url = elsewhere.url(URL_VARIABLE, "redis", PORT)
-    parts = urlsplit(url)
+    parts = urlsplit(elsewhere.url(URL_VARIABLE, "redis", PORT))
     user, secret = unquote(parts.username or ""), unquote(parts.password or "")
-    asked = parts.path.strip("/")
-    host, port = str(parts.hostname), parts.port or PORT
-    login = {"username": user or None, "password": secret or None, "socket_timeout": elsewhere.LIMIT_S}
+    host, port, number = str(parts.hostname), parts.port or PORT, parts.path.strip("/")
+    if not number.isdecimal():
+        raise Unsupported(
+            f"${URL_VARIABLE} must end with the number of a database that nobody else uses, for example "
+            f"redis://{host}:{port}/15: it is emptied after every cell"
+        )
+    client = functools.partial(
+        _client,
+        host,
+        port,
+        db=int(number),
+        username=user or None,
+        password=secret or None,
+        socket_timeout=elsewhere.LIMIT_S,
+    )
     try:
-        with _client(host, port, **login) as client:
-            about: dict[str, Any] = client.info()
-        numbers = [int(asked)] if asked else range(MOST_DATABASES - 1, -1, -1)
-        for number in numbers:
-            with _client(host, port, db=number, **login) as client:
-                if _free(client, name, claim=claim):
-                    break
-        else:
-            which = f"its database {asked} holds" if asked else "each of its databases holds"
-            raise Unsupported(
-                f"the Redis of ${URL_VARIABLE} cannot be measured: {which} keys of others, and only an empty "
-                f"one is used: empty one, or name it (redis://HOST:{port}/NUMBER)"
-            )
-    except (redis.RedisError, ValueError) as error:
+        with client() as peer:
+            version = str(peer.info("server")["redis_version"])
+            if not (_claimed(peer, name) if claim else _free(peer)):
+                raise Unsupported(
+                    f"database {number} of ${URL_VARIABLE} holds keys of others, and only an empty one is "
+                    "used: name another (redis://HOST:PORT/NUMBER)"
+                )
+    except redis.RedisError as error:
         raise Unsupported(elsewhere.no_answer("Redis", URL_VARIABLE, error, secret)) from error
 
     def ready() -> bool:
-        with contextlib.suppress(redis.RedisError), _client(host, port, db=number, **login) as client:
-            return bool(client.ping())
-        return False
+        try:
+            with client() as peer:
+                return bool(peer.ping())
+        except redis.RedisError:
+            return False
 
     def drop() -> None:
-        with _client(host, port, db=number, **login) as client:
-            if client.get(CLAIM) == name:
-                client.flushdb()
+        with client() as peer:
+            _if_unchanged(peer, lambda: peer.get(CLAIM) == name, lambda pipe: pipe.flushdb())
 
-    address = f"redis://{parts.netloc.rpartition('@')[0]}@{host}:{port}" if user or secret else ""
+    login = f"{quote(user, safe='')}:{quote(secret, safe='')}@" if user or secret else ""
     return ServiceSpec(
         name="redis",
         role=Role.BROKER,
         argv=(),
-        address={"url": f"{address or f'redis://{host}:{port}'}/{number}", "host": host, "port": port},
-        version=str(about["redis_version"]),
+        address={"url": f"redis://{login}{host}:{port}/{number}", "host": host, "port": port},
+        version=version,
         provider="external",
         ready=ready,
         secret=secret,
@@ -183,18 +188,31 @@ def external(name: str, *, claim: bool = True) -> ServiceSpec:
     )
 
 
-def _free(client: redis.Redis, name: str, *, claim: bool) -> bool:
-    """Whether a database is empty, and now claimed; one that a dead harness left is emptied first."""
-    try:
-        if (owner := client.get(CLAIM)) and elsewhere.orphaned(str(owner)):
-            client.flushdb()
-        if not claim:
-            return client.dbsize() == 0
-        if not client.set(CLAIM, name, nx=True):
+def _free(peer: redis.Redis) -> bool:
+    """Whether a database is empty, or a dead harness left it."""
+    return peer.dbsize() == 0 or elsewhere.orphaned(str(peer.get(CLAIM)))
+
+
+def _claimed(peer: redis.Redis, name: str) -> bool:
+    """Claim a database that is free; whether that came about."""
+
+    def claim(pipe: Pipeline) -> None:
+        pipe.flushdb()
+        pipe.set(CLAIM, name)
+
+    return _if_unchanged(peer, lambda: _free(peer), claim) and peer.dbsize() == 1
+
+
+def _if_unchanged(peer: redis.Redis, holds: Callable[[], bool], act: Callable[[Pipeline], object]) -> bool:
+    """Act at once if something holds, unless the claim changes meanwhile: two harnesses may come together."""
+    with peer.pipeline() as pipe:
+        try:
+            pipe.watch(CLAIM)
+            if not holds():
+                return False
+            pipe.multi()
+            act(pipe)
+            pipe.execute()
+        except redis.WatchError:
             return False
-    except redis.ResponseError:  # no such database, or a claim that is no text
-        return False
-    if client.dbsize() == 1:
         return True
-    client.delete(CLAIM)
-    return False
