@@ -228,6 +228,11 @@ class System:
     path: str
     lock: str | None
 
+    @property
+    def takes_tasks(self) -> bool:
+        """Whether it can be handed a task at all, to run now or later."""
+        return not self.capabilities.isdisjoint(("enqueue", "delay"))
+
 
 class Status(enum.StrEnum):
     """How a cell ended."""

@@ -62,7 +62,7 @@ def run_cell(
     `folder` is the cell's place in the store: the ledger and the logs go there as they are written.
     """
     variant, params = system.variants[cell.variant], scenario.values(cell.params)
-    if missing := scenario.unsupported(system, variant, params):
+    if missing := scenario.why_not(system, variant, params):
         return Result(Status.UNSUPPORTED, missing)
     stack = Stack(system, variant, environment, home, folder, slots, progress)
     play = _Play(stack, scenario, params, seed + cell.trial * TRIAL_SEED)

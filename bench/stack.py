@@ -156,13 +156,15 @@ class Stack:
     def bring(self, *, up: bool, ready: bool, cold: bool) -> None:
         """Let tasks be executed, or not; with `ready`, as many at once as there are slots.
 
+        A system that takes no tasks is not asked whether it is ready: its first tick shows.
+
         Raises:
             CellError: fewer than the declared slots ever ran at once.
             CellTimeout: no task ran.
         """
         if up and not self._up:
             self._workers_up(cold=cold)
-            if ready:
+            if ready and self.system.takes_tasks:
                 self._canaries()
         elif self._up and not up:
             self._workers_down()

@@ -28,6 +28,7 @@ from bench.scenario import (
 class Periodic(Scenario):
     """Ticks of one schedule."""
 
+    sends = False
     title = "Periodic: skipped, repeated and overlapping ticks of a schedule, and how late they are"
     unasked = frozenset({"standard", "full"})
     parameters = {

@@ -68,6 +68,7 @@ def tasks(variant: Variant) -> int:
 VARIANTS = [
     pytest.param(f"{system.name}:{variant.name}", variant, id=f"{system.name}:{variant.name}")
     for system in discovery.systems().values()
+    if system.takes_tasks
     for variant in system.variants.values()
 ]
 
