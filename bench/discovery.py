@@ -39,7 +39,7 @@ _SYSTEM_KEYS: Final[Mapping[str, type]] = {
 _VARIANT_KEYS: Final[Mapping[str, type]] = {
     "summary": str, "services": list, "guarantee": str, "source": str, "settings": dict,
     "max_slots": int, "queue_limit": int, "settle_s": float, "start_s": float,
-    "batch": bool, "heavy": bool, "canary_ms": int, "parity": dict, "changed": dict,
+    "batch": bool, "heavy": bool, "canary_ms": int, "every_s": float, "parity": dict, "changed": dict,
 }  # fmt: skip
 
 

@@ -247,9 +247,10 @@ class Stack:
             )
         return answer
 
-    def register(self, phase: int, every_s: float) -> None:
+    def register(self, phase: int, every_s: float, *, wall_clock: bool) -> None:
         """Have the system run a body every so often, as the schedule of a phase."""
-        answer = self.order("register", READY_S, id=SCHEDULE | phase << PHASE_SHIFT, every_s=every_s)
+        schedule = SCHEDULE | phase << PHASE_SHIFT
+        answer = self.order("register", READY_S, id=schedule, every_s=every_s, wall_clock=wall_clock)
         self._workers += [self._spawn_declared(process) for process in self._checked(answer["processes"])]
 
     def claims(self) -> dict[int, bool] | None:
