@@ -217,7 +217,10 @@ class Variant:
 
 @dataclass(frozen=True)
 class System:
-    """One adapter file, as its header declares it. `path` is the file, `lock` its lock file or None."""
+    """One adapter file, as its header declares it. `path` is the file, `lock` its lock file or None.
+
+    `default` are the variants that are measured when no system is named; it may be empty.
+    """
 
     name: str
     title: str
