@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench.errors import Unsupported, unknown
-from bench.services import postgresql, rabbitmq, redis, temporal
+from bench.services import cron, postgresql, rabbitmq, redis, temporal
 from bench.services.embedded import Server, ServiceSpec
 
 __all__ = ["NAMES", "ServiceSpec", "available", "port_taken", "prepare"]
@@ -34,6 +34,7 @@ _SERVICES: Final[Mapping[str, _Service]] = {
     "temporal": _Service(temporal.server, temporal.in_memory),
     "temporal-sqlite": _Service(temporal.server, temporal.on_file),
     "temporal-external": _Service(temporal.external_server, temporal.external),
+    "cron": _Service(cron.server, cron.prepare),
 }
 
 NAMES: Final = tuple(_SERVICES)

@@ -36,9 +36,9 @@ class ServiceSpec:
 
     `address` is what `Context.services` gives to adapters (`url`, `host`, `port`); it and `env`, which the
     process gets beside what the cell's processes get, may hold secrets, `argv` and `repr` never do. With an
-    empty `argv` there is nothing to start: the service is somebody else's. `provider` says whose server it
-    is: `embedded` (from a wheel), `path` (this machine's own) or `external`. `ready` tries once, for about
-    a second at most, whether the service answers, and never raises.
+    empty `argv` there is nothing to start: the service is somebody else's, or the adapter's to start.
+    `provider` says whose server it is: `embedded` (from a wheel), `path` (this machine's own) or `external`.
+    `ready` tries once, for about a second at most, whether the service answers, and never raises.
     """
 
     name: str
