@@ -39,7 +39,7 @@ _SYSTEM_KEYS: Final[Mapping[str, type]] = {
 _VARIANT_KEYS: Final[Mapping[str, type]] = {
     "summary": str, "services": list, "guarantee": str, "source": str, "settings": dict,
     "max_slots": int, "queue_limit": int, "settle_s": float, "start_s": float,
-    "batch": bool, "heavy": bool, "canary_ms": int, "parity": dict, "changed": dict,
+    "batch": bool, "heavy": bool, "canary_ms": int, "every_s": float, "parity": dict, "changed": dict,
 }  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def load(path: Path) -> System:
         name: _variant(f"{path} [tool.schedbench.variants.{name}]", name, declared[name], shared)
         for name in declared
     }
-    default = own.strings("default") or tuple(variants)[:1]
+    default = own.strings("default") if "default" in own.values else tuple(variants)[:1]
     for name in default:
         if name not in variants:
             raise UsageError(f"{own.place} default: {unknown('variant', name, variants)}")
@@ -211,7 +211,8 @@ class _Table:
 def select(words: Sequence[str], systems: Mapping[str, System]) -> list[tuple[System, Variant]]:
     """What the user named: SYSTEM, SYSTEM:VARIANT, SYSTEM:all, or the path of an adapter in place of SYSTEM.
 
-    Without words, the default variants of every system. In the order asked for, each once.
+    Without words, the default variants of every system; a system that has none is measured when it is named,
+    by its first variant. In the order asked for, each once.
 
     Raises:
         UsageError: an unknown system or variant, or as `load`.
@@ -227,7 +228,8 @@ def select(words: Sequence[str], systems: Mapping[str, System]) -> list[tuple[Sy
             raise unknown("system", name, systems)
         if wanted and wanted != "all" and wanted not in system.variants:
             raise unknown(f"variant of {system.name}", wanted, ["all", *system.variants])
-        names = {"": system.default, "all": tuple(system.variants)}.get(wanted, (wanted,))
+        plain = system.default or tuple(system.variants)[: 1 if words else 0]
+        names = {"": plain, "all": tuple(system.variants)}.get(wanted, (wanted,))
         chosen |= {(system.path, name): (system, system.variants[name]) for name in names}
     return list(chosen.values())
 

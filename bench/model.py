@@ -122,7 +122,7 @@ class Phase:
     sampling every `sample_s` seconds; the edges of every phase are always sampled for CPU.
     `ready` asks for canaries after workers have come up; without them the phase's own tasks are the
     first to run. With `every_s` above 0 the system is told at its begin to run `noop` tasks of its own
-    accord, one every so many seconds.
+    accord, one every so many seconds; with `wall_clock`, they are due when the wall clock shows a multiple.
     """
 
     name: str
@@ -135,6 +135,7 @@ class Phase:
     sample_s: float = 0.25
     ready: bool = True
     every_s: float = 0.0
+    wall_clock: bool = False
 
 
 # --- systems, cells, metrics ------------------------------------------------------------------------
@@ -192,7 +193,8 @@ class Variant:
 
     `batch`: many tasks go into one run (the adapter is a `Batch`). `heavy`: it takes long to set up, or
     reaches a few tasks a second. The bodies of canaries sleep `canary_ms`, long enough for as many to
-    overlap as there are slots.
+    overlap as there are slots. With `every_s` above 0, the periods of its schedules are multiples of that,
+    counted by the wall clock.
     """
 
     name: str
@@ -208,13 +210,17 @@ class Variant:
     batch: bool = False
     heavy: bool = False
     canary_ms: int = 20
+    every_s: float = 0.0
     parity: Mapping[str, Parity] = field(default_factory=dict)
     changed: Mapping[str, Changed] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class System:
-    """One adapter file, as its header declares it. `path` is the file, `lock` its lock file or None."""
+    """One adapter file, as its header declares it. `path` is the file, `lock` its lock file or None.
+
+    `default` are the variants that are measured when no system is named; it may be empty.
+    """
 
     name: str
     title: str
@@ -227,6 +233,11 @@ class System:
     variants: Mapping[str, Variant]
     path: str
     lock: str | None
+
+    @property
+    def takes_tasks(self) -> bool:
+        """Whether it can be handed a task at all, to run now or later."""
+        return not self.capabilities.isdisjoint(("enqueue", "delay"))
 
 
 class Status(enum.StrEnum):

@@ -52,7 +52,7 @@ class Plan:
         """An estimate of how long a cell takes."""
         scenario, system = self.scenarios[cell.scenario], self.systems[cell.system]
         variant, params = system.variants[cell.variant], scenario.values(cell.params)
-        if scenario.unsupported(system, variant, params):
+        if scenario.why_not(system, variant, params):
             return 0.0
         return (HEAVY_S if variant.heavy else OVERHEAD_S) + scenario.seconds(params)
 

@@ -271,6 +271,8 @@ class Scenario(ABC):
     profiles: ClassVar[Mapping[str, Sequence[Grid]]]
     unasked: ClassVar[frozenset[str]] = frozenset({"quick", "standard", "full"})
     """The profiles that include it; in the others it runs only when it is named."""
+    sends: ClassVar[bool] = True
+    """Whether it hands tasks over; else the system is asked to run something of its own accord."""
     deadline_s: ClassVar[float] = math.inf
     """A task that starts later than this after its due time counts as `late`. In a drain nothing is late."""
 
@@ -287,8 +289,14 @@ class Scenario(ABC):
         """Whether tasks talk to the io server."""
         return str(params.get("work", "")).startswith("io")
 
+    def why_not(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:
+        """Why a variant cannot be asked this, or an empty string: what it takes, and `unsupported`."""
+        if self.sends and not system.takes_tasks:
+            return "it runs nothing but schedules"
+        return self.unsupported(system, variant, params)
+
     def unsupported(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:
-        """Why a variant cannot be asked this, or an empty string."""
+        """What this scenario in particular has against a variant, or an empty string."""
         del system, variant, params
         return ""
 

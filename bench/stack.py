@@ -160,13 +160,15 @@ class Stack:
     def bring(self, *, up: bool, ready: bool, cold: bool) -> None:
         """Let tasks be executed, or not; with `ready`, as many at once as there are slots.
 
+        A system that takes no tasks is not asked whether it is ready: its first tick shows.
+
         Raises:
             CellError: fewer than the declared slots ever ran at once.
             CellTimeout: no task ran.
         """
         if up and not self._up:
             self._workers_up(cold=cold)
-            if ready:
+            if ready and self.system.takes_tasks:
                 self._canaries()
         elif self._up and not up:
             self._workers_down()
@@ -291,9 +293,10 @@ class Stack:
             )
         return answer
 
-    def register(self, phase: int, every_s: float) -> None:
+    def register(self, phase: int, every_s: float, *, wall_clock: bool) -> None:
         """Have the system run a body every so often, as the schedule of a phase."""
-        answer = self.order("register", READY_S, id=SCHEDULE | phase << PHASE_SHIFT, every_s=every_s)
+        schedule = SCHEDULE | phase << PHASE_SHIFT
+        answer = self.order("register", READY_S, id=schedule, every_s=every_s, wall_clock=wall_clock)
         self._workers += [self._spawn_declared(process) for process in self._checked(answer["processes"])]
 
     def claims(self) -> dict[int, bool] | None:

@@ -24,10 +24,14 @@ from bench.scenario import (
     quantiles,
 )
 
+HOUR_S = 3600.0
+"""Periods by the wall clock begin anew with every hour."""
+
 
 class Periodic(Scenario):
     """Ticks of one schedule."""
 
+    sends = False
     title = "Periodic: skipped, repeated and overlapping ticks of a schedule, and how late they are"
     unasked = frozenset({"standard", "full"})
     parameters = {
@@ -41,13 +45,26 @@ class Periodic(Scenario):
     }
 
     def unsupported(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:
-        return "" if "periodic" in system.capabilities else "it has no schedules"
+        if "periodic" not in system.capabilities:
+            return "it has no schedules"
+        if variant.every_s and (params["every_s"] % variant.every_s or HOUR_S % params["every_s"]):
+            return (
+                f"its schedules are of multiples of {variant.every_s:g} s that divide an hour: "
+                f"--set periodic.every_s={variant.every_s:g}"
+            )
+        return ""
 
     def seconds(self, params: Mapping[str, Any]) -> float:
         return float((params["ticks"] + 1.5) * params["every_s"])
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
-        yield Phase("ticks", every_s=params["every_s"], wait="hold", hold_s=self.seconds(params))
+        yield Phase(
+            "ticks",
+            every_s=params["every_s"],
+            wall_clock=variant.every_s > 0,
+            wait="hold",
+            hold_s=self.seconds(params),
+        )
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
         ticks = history.ticks("ticks")
@@ -61,4 +78,6 @@ class Periodic(Scenario):
         yield Metric("ticks_overlapped", "count", float(ticks["overlapped"].sum()), n)
         delay_ms = (ran["start_ns"] - ran["due_ns"]).to_numpy(np.int64) / 1e6
         note = "" if history.told("ticks") else "due times are counted from its least late tick"
+        if history.phases[history.number("ticks")].wall_clock:
+            note = f"due when the wall clock shows a multiple of {params['every_s']:g} s"
         yield from quantiles("tick_delay", delay_ms, note)

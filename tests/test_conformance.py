@@ -67,9 +67,17 @@ def tasks(variant: Variant) -> int:
     return HEAVY_TASKS if variant.heavy else TASKS
 
 
+def skip_without_services(variant: Variant) -> None:
+    for service in variant.services:
+        available, reason = services.available(service)
+        if not available:
+            pytest.skip(reason)
+
+
 VARIANTS = [
     pytest.param(f"{system.name}:{variant.name}", variant, id=f"{system.name}:{variant.name}")
     for system in discovery.systems().values()
+    if system.takes_tasks
     for variant in system.variants.values()
 ]
 
@@ -79,10 +87,7 @@ def test_conformance(word: str, variant: Variant, one_cell: OneCell, request: py
     default = variant.name in discovery.systems()[word.partition(":")[0]].default
     if variant.start_s > SLOW_S and not default and not request.config.getoption("--all-variants"):
         pytest.skip("takes long and is no default: nox -s tests -- --all-variants")
-    for service in variant.services:
-        available, reason = services.available(service)
-        if not available:
-            pytest.skip(reason)
+    skip_without_services(variant)
     ((system, _),) = discovery.select([word], discovery.systems())
     environments.ensure(system)
     payload_bytes = PIPE_PAYLOAD_BYTES if word.startswith("floor_pipe") else PAYLOAD_BYTES
@@ -158,17 +163,27 @@ def conforms(result: Result, variant: Variant, payload_bytes: int) -> None:
 
 
 class Ticks(Scenario):
-    """A schedule, left alone for some ticks of a second."""
+    """A schedule, left alone for some ticks."""
 
+    sends = False
     title = "ticks"
     parameters = {}
     profiles = {}
 
+    def __init__(self, every_s: float, turns: float) -> None:
+        self.every_s, self.turns = every_s, turns
+
     def seconds(self, params: Mapping[str, Any]) -> float:
-        return 8
+        return self.turns * self.every_s
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
-        yield Phase("ticks", every_s=1.0, wait="hold", hold_s=8.2)
+        yield Phase(
+            "ticks",
+            every_s=self.every_s,
+            wall_clock=variant.every_s > 0,
+            wait="hold",
+            hold_s=self.seconds(params),
+        )
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
         ticks = history.ticks("ticks")
@@ -178,22 +193,29 @@ class Ticks(Scenario):
 
 
 PERIODIC = [
-    pytest.param(f"{system.name}:{system.default[0]}", id=system.name)
+    pytest.param(system.name, variant, id=system.name)
     for system in discovery.systems().values()
     if "periodic" in system.capabilities
+    for _, variant in discovery.select([system.name], discovery.systems())[:1]
 ]
 
 
-@pytest.mark.parametrize("word", PERIODIC)
-def test_a_schedule_ticks(word: str, one_cell: OneCell) -> None:
+@pytest.mark.parametrize(("system", "variant"), PERIODIC)
+def test_a_schedule_ticks(
+    system: str, variant: Variant, one_cell: OneCell, request: pytest.FixtureRequest
+) -> None:
     """Once for each tick, give or take the one that a polling loop has not got to.
 
     A schedule that a process of its own keeps begins to tick only when that has started.
     """
-    result = one_cell(word, Ticks())
+    if variant.every_s and not request.config.getoption("--all-variants"):
+        pytest.skip("takes minutes: nox -s tests -- --all-variants")
+    skip_without_services(variant)
+    ticks, least, most = (Ticks(variant.every_s, 3.1), 2, 3) if variant.every_s else (Ticks(1.0, 8.2), 3, 7)
+    result = one_cell(f"{system}:{variant.name}", ticks)
     assert (result.status, result.reason) == (Status.OK, "")
     found = {metric.name: metric.value for metric in result.metrics}
-    assert 3 <= found["planned"] <= 7
+    assert least <= found["planned"] <= most
     assert found["starts"] in (found["planned"] - 1, found["planned"])
     assert found["overlapped"] == 0
 

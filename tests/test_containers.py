@@ -247,7 +247,7 @@ def test_an_image_is_taken_by_its_digest_or_as_a_stand_in_that_says_so(
     from bench.services import engine as docker_engine
 
     monkeypatch.setattr(
-        containers, "pinned", lambda: {"it": {"image": tagged, "digest": "sha256:" + "0" * 64}}
+        docker_engine, "pinned", lambda: {"it": {"image": tagged, "digest": "sha256:" + "0" * 64}}
     )
     with pytest.raises(Unsupported, match=rf"no image {tagged} here: `docker pull {tagged}@sha256:0+`"):
         docker_engine.find("it")

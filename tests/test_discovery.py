@@ -86,6 +86,27 @@ def test_without_a_default_the_first_variant_is_it(tmp_path: Path) -> None:
     assert discovery.load(path).default == ("plain",)
 
 
+def test_a_system_without_a_default_is_measured_only_when_it_is_named(folder: Path) -> None:
+    (folder / "two.py").write_text(HEADER.replace('default = ["plain"]', "default = []"))
+    assert chosen([], folder) == ["one:plain"]
+    assert chosen(["two"], folder) == ["two:plain"]
+    assert chosen(["two:all"], folder) == ["two:plain", "two:fast"]
+
+
+def test_a_system_takes_tasks_if_it_runs_them_now_or_later(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    for words, takes in (('"enqueue", "retry"', True), ('"delay"', True), ('"periodic"', False), ("", False)):
+        path.write_text(HEADER.replace('"enqueue", "retry"', words))
+        assert discovery.load(path).takes_tasks is takes
+
+
+def test_a_variant_says_by_what_its_schedules_count(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(HEADER.replace("# max_slots = 8", "# every_s = 60"))
+    plain, fast = discovery.load(path).variants.values()
+    assert (plain.every_s, fast.every_s) == (60, 0)
+
+
 def test_the_lock_lies_beside_the_adapter_in_locks(folder: Path) -> None:
     assert discovery.load(folder / "one.py").lock is None
     (folder / "locks").mkdir()

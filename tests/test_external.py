@@ -82,7 +82,7 @@ def ran(one_cell: OneCell, word: str) -> Any:
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServiceSpec]:
     """A Redis with a password, whose URL is in the environment."""
     with running("redis", tmp_path) as spec:
-        monkeypatch.setenv(redis_service.URL_VARIABLE, str(spec.address["url"]).removesuffix("/0"))
+        monkeypatch.setenv(redis_service.URL_VARIABLE, str(spec.address["url"]).removesuffix("/0") + "/15")
         yield spec
 
 
@@ -96,8 +96,8 @@ def test_foreign_keys_are_exactly_what_is_there_afterwards(
 ) -> None:
     with redis.Redis.from_url(str(server.address["url"])) as first:
         first.mset({"celery": "not ours", "rq:queues": "not ours", "dramatiq:default": "not ours"})
-    with redis.Redis.from_url(str(server.address["url"]).replace("/0", "/15")) as last:
-        last.set("schedbench:claim", "somebody who is called like us")
+    with at(server, 14) as other:
+        other.set("schedbench:claim", "somebody who is called like us")
     before = raw(server)
     ran(one_cell, word)
     assert raw(server) == before
@@ -113,52 +113,68 @@ def raw(spec: ServiceSpec) -> dict[int, dict[bytes, bytes]]:
     return found
 
 
-def test_two_cells_never_share_a_database_and_a_dead_ones_is_used_again(
+def test_a_database_that_a_dead_harness_left_is_used_again_and_that_of_a_live_one_is_not(
     server: ServiceSpec, one_cell: OneCell
 ) -> None:
+    first, second = (external.own_name(one_cell.home.name, number) for number in (1, 2))
     with at(server, 15) as client:
         client.mset({"schedbench:claim": DEAD, "left": "behind"})
-    first, second = (redis_service.external(external.own_name(one_cell.home.name, n)) for n in (1, 2))
-    assert [str(spec.address["url"])[-3:] for spec in (first, second)] == ["/15", "/14"]
-    assert first.ready()
-    with at(server, 15) as client:
+        assert redis_service.external("", claim=False).version == server.version
+        assert client.dbsize() == 2  # looking leaves everything as it is
+        spec = redis_service.external(first)
+        assert spec.ready()
         assert client.keys() == ["schedbench:claim"]
-    second.drop()
-    with at(server, 15) as client:
+        with pytest.raises(Unsupported, match=r"database 15 of .* holds keys of others"):
+            redis_service.external(second)
         client.set("schedbench:claim", "taken over by another")
-        first.drop()
+        spec.drop()
         assert client.dbsize() == 1
-    with at(server, 14) as client:
+        client.set("schedbench:claim", first)
+        spec.drop()
         assert client.dbsize() == 0
 
 
-def test_a_database_that_is_named_is_the_only_one_that_is_used(
+def test_a_claim_is_lost_to_whoever_was_faster(
+    server: ServiceSpec, one_cell: OneCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another harness takes the database between the look and the claim: nothing of its is touched."""
+    real = redis_service._free
+
+    def slow(peer: redis.Redis) -> bool:
+        free = real(peer)
+        with at(server, 15) as other:
+            other.mset({"schedbench:claim": "the faster one", "its": "data"})
+        return free
+
+    monkeypatch.setattr(redis_service, "_free", slow)
+    with pytest.raises(Unsupported, match="holds keys of others"):
+        redis_service.external(external.own_name(one_cell.home.name, 1))
+    with at(server, 15) as client:
+        assert client.mget("schedbench:claim", "its") == ["the faster one", "data"]
+
+
+def test_only_an_empty_database_is_used_and_only_one_that_is_named(
     server: ServiceSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = os.environ[redis_service.URL_VARIABLE]
-    monkeypatch.setenv(redis_service.URL_VARIABLE, f"{url}/3")
-    assert str(redis_service.external("x", claim=False).address["url"]).endswith("/3")
-    with at(server, 3) as client:
-        assert client.dbsize() == 0  # looking leaves nothing
+    with at(server, 15) as client:
         client.set("foreign", "1")
-    with pytest.raises(Unsupported, match="its database 3 holds keys of others, and only an empty"):
-        redis_service.external("x")
-    assert raw(server)[3].keys() == {b"foreign"}
-
-
-def test_a_server_without_an_empty_database_is_refused_and_left_as_it_is(server: ServiceSpec) -> None:
-    for number in range(16):
-        with at(server, number) as client:
-            client.set("foreign", "1")
     before = raw(server)
-    with pytest.raises(Unsupported, match="each of its databases holds keys of others"):
+    with pytest.raises(
+        Unsupported, match=r"database 15 of .* holds keys of others, and only an empty one is"
+    ):
+        redis_service.external("x")
+    assert raw(server) == before
+    monkeypatch.setenv(redis_service.URL_VARIABLE, os.environ[redis_service.URL_VARIABLE].removesuffix("/15"))
+    with pytest.raises(Unsupported, match="must end with the number of a database that nobody else uses"):
         redis_service.external("x")
     assert raw(server) == before
 
 
 def test_the_password_is_in_no_message(server: ServiceSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = server.secret
-    monkeypatch.setenv(redis_service.URL_VARIABLE, f"redis://:{secret}x@127.0.0.1:{server.address['port']}")
+    monkeypatch.setenv(
+        redis_service.URL_VARIABLE, f"redis://:{secret}x@127.0.0.1:{server.address['port']}/15"
+    )
     with pytest.raises(Unsupported) as caught:
         redis_service.external("x")
     assert secret not in str(caught.value)
@@ -172,7 +188,7 @@ def test_the_password_is_in_no_message(server: ServiceSpec, monkeypatch: pytest.
         ("rediss://h", r"without TLS: it begins with rediss://$"),
         ("somewhere", r"it is no URL$"),
         ("redis://h:port", r"it is no URL$"),
-        ("redis://127.0.0.1:1", r"^no Redis can be used at \$SCHEDBENCH_REDIS_URL \(.*refused"),
+        ("redis://127.0.0.1:1/0", r"^no Redis can be used at \$SCHEDBENCH_REDIS_URL \(.*refused"),
     ],
 )
 def test_an_address_that_is_none_says_what_to_do(
@@ -288,6 +304,9 @@ def test_rabbitmq_gets_a_virtual_host_of_its_own_that_goes_again(
         small = f"amqp://small:small@127.0.0.1:{spec.address['port']}"
         monkeypatch.setenv(rabbitmq.URL_VARIABLE, small)
         with pytest.raises(Unsupported, match="may not make a virtual host, and only a new one is used"):
+            rabbitmq.external("x")
+        monkeypatch.setenv(rabbitmq.API_VARIABLE, "https://127.0.0.1")
+        with pytest.raises(Unsupported, match="without TLS: it begins with https://"):
             rabbitmq.external("x")
         monkeypatch.setenv(rabbitmq.API_VARIABLE, "http://127.0.0.1:1")
         with pytest.raises(Unsupported, match="rabbitmq-plugins enable rabbitmq_management"):

@@ -711,6 +711,11 @@ def test_ticks_of_a_phase_count_until_an_interval_before_its_end() -> None:
     assert untold["tick_delay_max"].note == "due times are counted from its least late tick"
     assert untold["tick_delay_p50"].note == "due times are counted from its least late tick; n < 100"
     assert untold["ticks_planned"].note == ""
+    # The wall clock told.
+    turns = history([Phase("ticks", every_s=1.0, wall_clock=True)], [[told, *runs]], edges)
+    assert (
+        figures("periodic", turns)["tick_delay_max"].note == "due when the wall clock shows a multiple of 1 s"
+    )
 
 
 @pytest.mark.parametrize(
@@ -1485,6 +1490,25 @@ def test_a_schedule_is_held_for_all_its_ticks_and_the_one_after() -> None:
         variant = Variant("v")
         assert SCENARIOS["periodic"].unsupported(systems[name], variant, {}) == why
         assert SCENARIOS["cpu"].unsupported(systems[name], variant, {}) == ""
+
+
+def test_what_counts_by_the_wall_clock_is_asked_for_no_other_period() -> None:
+    minutes, systems = Variant("v", every_s=60.0), discovery.systems()
+    assert plan("periodic", variant=minutes, ticks=2, every_s=60.0) == [
+        Phase("ticks", wait="hold", hold_s=210.0, every_s=60.0, wall_clock=True)
+    ]
+    for every_s, fine in ((60.0, True), (120.0, True), (3600.0, True), (1.0, False), (90.0, False),
+                          (420.0, False), (7200.0, False)):  # fmt: skip
+        why = SCENARIOS["periodic"].why_not(systems["reference"], minutes, {"every_s": every_s})
+        refused = "its schedules are of multiples of 60 s that divide an hour: --set periodic.every_s=60"
+        assert why == ("" if fine else refused)
+
+
+def test_a_system_that_takes_no_tasks_is_asked_for_schedules_only() -> None:
+    system = dataclasses.replace(discovery.systems()["reference"], capabilities=frozenset({"periodic"}))
+    for name, scenario in SCENARIOS.items():
+        why = scenario.why_not(system, Variant("v"), scenario.values({}))
+        assert why == ("" if name == "periodic" else "it runs nothing but schedules")
 
 
 def test_only_io_needs_the_io_server() -> None:

@@ -240,7 +240,7 @@ def test_a_postgresql_without_its_contrib_modules_is_no_server_with_them(
 def test_an_unknown_service_is_refused_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'redis'"):
         services.prepare("rediss", tmp_path)
-    with pytest.raises(UsageError, match="valid: postgresql, postgresql-contrib, rabbitmq, redis, temporal"):
+    with pytest.raises(UsageError, match="valid: cron, postgresql, postgresql-contrib, rabbitmq, redis"):
         services.available("kafka")
 
 

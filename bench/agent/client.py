@@ -13,13 +13,16 @@ import socket
 import sys
 import traceback
 from dataclasses import asdict
-from time import monotonic_ns
+from time import localtime, monotonic_ns, sleep, time_ns
 from typing import Any
 
 from bench.agent import pacer
 from bench.agent.contract import Adapter, Batch, Claims, InProcess, Periodic, context
 from bench.agent.probe import stamp
 from bench.model import Arrival, Kind, Load, Schedule
+
+SOON_NS = 2_000_000_000
+"""What keeps a schedule may take so long to start: a turn of the wall clock that is nearer is let pass."""
 
 LEAD_NS = 20_000_000
 """Between building a paced plan and its first due time; a burst is due at once."""
@@ -40,6 +43,17 @@ def find(module_name: str) -> type[Adapter]:
     if len(own) != 1:
         raise TypeError(f"{module_name} must define exactly one Adapter subclass, found {len(own)}")
     return own[0]
+
+
+def turn_ns(every_ns: int) -> int:
+    """When the wall clock next shows a multiple of `every_ns` since midnight, by CLOCK_MONOTONIC.
+
+    A turn that comes too soon is slept through.
+    """
+    soon_ns = min(SOON_NS, every_ns // 2)
+    while (left_ns := every_ns - (time_ns() + localtime().tm_gmtoff * 10**9) % every_ns) < soon_ns:
+        sleep(left_ns / 1e9)
+    return monotonic_ns() + left_ns
 
 
 class Client:
@@ -104,20 +118,27 @@ class Client:
             raise TypeError("this adapter takes no batches: it is not Batch")
         return pacer.pace_batches(plan, base_ns, self.adapter.submit_batch)
 
-    def register(self, id: int, every_s: float) -> dict[str, Any]:  # noqa: A002 - as in a task
+    def register(
+        self,
+        id: int,  # noqa: A002 - as in a task
+        every_s: float,
+        wall_clock: bool = False,
+    ) -> dict[str, Any]:
         """Have the library run a body every so often; its first tick is due that long from now.
 
-        Where a process of its own keeps the schedule, nothing is stamped: it has yet to start.
+        With `wall_clock`, it is due at the next turn of that. Else, where a process of its own keeps the
+        schedule, nothing is stamped: it has yet to start.
 
         Raises:
             TypeError: the adapter has no schedules.
         """
         if not isinstance(self.adapter, Periodic):
             raise TypeError("this adapter has no schedules: it is not Periodic")
-        now_ns = monotonic_ns()
+        every_ns = round(every_s * 1e9)
+        first_due_ns = turn_ns(every_ns) if wall_clock else monotonic_ns() + every_ns
         keepers = self.adapter.register(Schedule(id, every_s)) or ()
-        if not keepers:
-            stamp(Kind.SUBMIT, id, now_ns + round(every_s * 1e9))
+        if wall_clock or not keepers:
+            stamp(Kind.SUBMIT, id, first_due_ns)
         return {"processes": [asdict(process) for process in keepers]}
 
     def claims(self) -> dict[str, Any]:

@@ -143,7 +143,8 @@ class Periodic(ABC):
         """Have `run(schedule.id, schedule.work)` called every `every_s` seconds, first that long from now.
 
         Called while tasks can run, at most once in a cell. A system whose schedules are kept by a process
-        of their own returns it: the harness starts it, and counts due times from its first tick.
+        of their own returns it: the harness starts it, and counts due times from its first tick. Variants
+        that count by the wall clock (`every_s` in the header) are asked for no other periods.
         """
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from bench.errors import CellError, Unsupported, UsageError, unknown
-from bench.services import external, postgresql, rabbitmq, redis, temporal
+from bench.services import cron, external, postgresql, rabbitmq, redis, temporal
 from bench.services.contract import ServiceSpec
 from bench.services.embedded import Server
 from bench.services.options import Limits, Options
@@ -78,6 +78,7 @@ _SERVICES: Final[Mapping[str, _Service]] = {
     "temporal": _Service(temporal.server, temporal.in_memory, "temporal", temporal.contained_in_memory),
     "temporal-sqlite": _Service(temporal.server, temporal.on_file, "temporal", temporal.contained_on_file),
     "temporal-external": _Service(external=temporal.external),
+    "cron": _Service(cron.server, cron.prepare),
 }
 
 NAMES: Final = tuple(_SERVICES)
@@ -148,8 +149,10 @@ class Provision:
         return False, _not_from(name, provider)
 
     def _of(self, name: str) -> str:
-        """A service that can only be somebody else's is so whatever was chosen for the others."""
+        """A service that only one provider has is from that one, whatever was chosen for the others."""
         service = _known(name)
+        if not (service.contained or service.external):
+            return "embedded"
         return self.provider if service.embedded or service.contained else "external"
 
 

@@ -35,10 +35,10 @@ class ServiceSpec:
     `address` is what `Context.services` gives to adapters (`url`, `host`, `port`); it and `env`, which the
     process gets beside what the cell's processes get, may hold secrets, `argv` and `repr` never do; the
     `secret` itself is for striking it out of logs. With a `recipe` it runs in a container; with neither that
-    nor an `argv` there is nothing to start: the service is somebody else's, and `drop` takes away again what
-    was made there. `provider` says whose server it is: `embedded` (from a wheel), `path` (this machine's
-    own), `container` or `external`. `ready` tries once, for about a second at most, whether the service
-    answers, and never raises. `ask_version`, where only the server knows its version, is for a ready one.
+    nor an `argv` there is nothing to start: the adapter does, or it is somebody else's, and `drop` takes away
+    again what was made there. `provider` says whose server it is: `embedded` (from a wheel), `path` (this
+    machine's own), `container` or `external`. `ready` tries once, for a moment, whether the service answers,
+    and never raises. `ask_version`, where only the server knows its version, is for a ready one.
     """
 
     name: str

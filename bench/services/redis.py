@@ -6,14 +6,12 @@ https://redis.io/docs/latest/operate/oss_and_stack/management/config/, https://h
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.client import Pipeline
 from redis.retry import Retry
 
 from bench.errors import Unsupported
@@ -171,8 +169,12 @@ def external(name: str, *, claim: bool = True) -> ServiceSpec:
             return False
 
     def drop() -> None:
-        with client() as peer:
-            _if_unchanged(peer, lambda: peer.get(CLAIM) == name, lambda pipe: pipe.flushdb())
+        with client() as peer, peer.pipeline() as pipe:
+            pipe.watch(CLAIM)  # from here to `execute` nobody else may change it
+            if pipe.get(CLAIM) == name:
+                pipe.multi()
+                pipe.flushdb()
+                pipe.execute()
 
     login = f"{quote(user, safe='')}:{quote(secret, safe='')}@" if user or secret else ""
     return ServiceSpec(
@@ -194,25 +196,21 @@ def _free(peer: redis.Redis) -> bool:
 
 
 def _claimed(peer: redis.Redis, name: str) -> bool:
-    """Claim a database that is free; whether that came about."""
-
-    def claim(pipe: Pipeline) -> None:
-        pipe.flushdb()
-        pipe.set(CLAIM, name)
-
-    return _if_unchanged(peer, lambda: _free(peer), claim) and peer.dbsize() == 1
-
-
-def _if_unchanged(peer: redis.Redis, holds: Callable[[], bool], act: Callable[[Pipeline], object]) -> bool:
-    """Act at once if something holds, unless the claim changes meanwhile: two harnesses may come together."""
+    """Claim a database that is free; whether that came about, and nobody else's key has come in between."""
     with peer.pipeline() as pipe:
         try:
             pipe.watch(CLAIM)
-            if not holds():
+            left = elsewhere.orphaned(str(pipe.get(CLAIM)))
+            if not _free(peer):
                 return False
             pipe.multi()
-            act(pipe)
+            if left:
+                pipe.flushdb()
+            pipe.set(CLAIM, name)
             pipe.execute()
         except redis.WatchError:
             return False
+    if peer.dbsize() == 1:
         return True
+    peer.delete(CLAIM)
+    return False
