@@ -130,8 +130,9 @@ def by_role(samples: pd.DataFrame) -> pd.DataFrame:
     columns = ["processes", *(f"{kind}_bytes" for kind in KINDS)]
     kept = samples[samples["rss_bytes"].notna()]
     # Where a role's PSS cannot be read, such as that of another user's container, there is no total either.
-    total = kept.groupby("t_ns", as_index=False)[columns].agg(lambda role: role.sum(skipna=False))
-    total = total.assign(role="total")
+    at_once = kept.groupby("t_ns")[columns]
+    whole = at_once.count().eq(at_once.size(), axis="index")
+    total = at_once.sum().where(whole).reset_index().assign(role="total")
     return pd.concat([kept, total], ignore_index=True)
 
 

@@ -159,9 +159,7 @@ def test_only_an_empty_database_is_used_and_only_one_that_is_named(
     with at(server, 15) as client:
         client.set("foreign", "1")
     before = raw(server)
-    with pytest.raises(
-        Unsupported, match=r"database 15 of .* holds keys of others, and only an empty one is"
-    ):
+    with pytest.raises(Unsupported, match=r"database 15 of .* holds keys of others, and only an"):
         redis_service.external("x")
     assert raw(server) == before
     monkeypatch.setenv(redis_service.URL_VARIABLE, os.environ[redis_service.URL_VARIABLE].removesuffix("/15"))

@@ -194,7 +194,7 @@ def sweep(own: str = "") -> list[str]:
         Unsupported: no engine answers.
     """
     removed = []
-    labelled = {"label": [OWNER_LABEL, WHERE_LABEL]}
+    labelled: dict[str, Any] = {"label": [OWNER_LABEL, WHERE_LABEL]}
     with engine.session() as client:
         for found in client.containers.list(all=True, ignore_removed=True, filters=labelled):
             owner, is_here = found.labels[OWNER_LABEL], found.labels[WHERE_LABEL] == here()

@@ -170,7 +170,7 @@ def external(name: str, *, claim: bool = True) -> ServiceSpec:
 
     def drop() -> None:
         with client() as peer, peer.pipeline() as pipe:
-            pipe.watch(CLAIM)  # from here to `execute` nobody else may change it
+            pipe.watch(CLAIM)  # nobody else may change it from here on
             if pipe.get(CLAIM) == name:
                 pipe.multi()
                 pipe.flushdb()
@@ -199,7 +199,7 @@ def _claimed(peer: redis.Redis, name: str) -> bool:
     """Claim a database that is free; whether that came about, and nobody else's key has come in between."""
     with peer.pipeline() as pipe:
         try:
-            pipe.watch(CLAIM)
+            pipe.watch(CLAIM)  # type: ignore[no-untyped-call]
             left = elsewhere.orphaned(str(pipe.get(CLAIM)))
             if not _free(peer):
                 return False
