@@ -94,6 +94,7 @@ class Stack:
         self._ports = embedded.free_ports(PORTS)
         self._numbers = itertools.count()  # of log files: none goes on where another ended
         self._services: list[ServiceSpec] = []
+        self._engine_ns: int | None = None
         self._servers: list[Child] = []
         self._declared: list[dict[str, Any]] = []
         self._client: Child | None = None
@@ -187,13 +188,21 @@ class Stack:
         """End everything. A Ctrl-C in here is put off until it is done."""
         with deferred_signals():
             used_ns = self.group.kill()
-            if used_ns is not None:
-                self.details["cpu_ns"] = used_ns
             if left := self.group.remove_others() + self._drop():
                 self.details["left_behind"] = left
+            if used_ns is not None:
+                self.details["cpu_ns"] = used_ns + self._engine_used_ns()
             self._link.close()
             self._strike_out()
             shutil.rmtree(self.work, ignore_errors=True)
+
+    def _engine_used_ns(self) -> int:
+        """What the Docker engine did for this cell: it is no part of a figure, and nobody else's doing."""
+        if self._engine_ns is None:
+            return 0
+        from bench.services import engine
+
+        return max(0, engine.cpu_ns() - self._engine_ns)
 
     def _drop(self) -> list[str]:
         """Take away what was made on servers of others; what is said of that which stays."""
@@ -479,8 +488,11 @@ class Stack:
         """Start the process or the container of a service, if it has one; what the record says of it."""
         about: dict[str, Any] = {"provider": service.provider}
         if service.recipe is not None:
-            from bench.services.containers import Container  # no engine is asked for otherwise
+            from bench.services import engine  # loads the Docker SDK: only where containers are meant
+            from bench.services.containers import Container
 
+            if self._engine_ns is None:
+                self._engine_ns = engine.cpu_ns()
             options = self.provision.options
             limits = options.limits.get(service.recipe.image, services.Limits())
             name = f"schedbench-{self.provision.owner}-{time.monotonic_ns()}"

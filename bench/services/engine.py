@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import docker
+import psutil
 import requests
 import urllib3.exceptions
 from docker.constants import DEFAULT_UNIX_SOCKET
@@ -29,6 +30,9 @@ CHARACTERS: Final = 500
 
 STAND_IN_LABEL: Final = "schedbench.stand-in"
 """Of an image that docker/offline built: what it really has inside."""
+
+PROCESSES: Final = ("dockerd", "containerd")
+"""How the names of the engine's own processes begin."""
 
 FAILURES: Final = (
     OSError,
@@ -85,6 +89,16 @@ def version() -> str:
                 "schedbench is in a container without --pid=host): use --services embedded or external"
             )
         return str(client.version()["Version"])
+
+
+def cpu_ns() -> int:
+    """CPU time in ns that the engine has used so far, with that of its processes that have ended."""
+    used_s = 0.0
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.name().startswith(PROCESSES):
+                used_s += sum(process.cpu_times()[:4])
+    return round(used_s * 1e9)
 
 
 def find(name: str) -> Image:
