@@ -85,8 +85,9 @@ class Command:
 
     def argv(self, words: Sequence[str]) -> list[str]:
         """Runs are not calibrated unless asked to, which takes half a minute each, and need no containers."""
-        extra = ["--no-calibration", "--services", "embedded"] if words[:1] == ("run",) else []
-        return [sys.executable, "-m", "bench.cli", *words[:1], *extra, *words[1:]]
+        before = ["--no-calibration"] if words[:1] == ("run",) else []
+        after = ["--services", "embedded"] if before and not {"--services", "--resume"} & set(words) else []
+        return [sys.executable, "-m", "bench.cli", *words[:1], *before, *words[1:], *after]
 
     def __call__(self, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

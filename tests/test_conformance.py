@@ -105,7 +105,7 @@ IN_CONTAINERS = [
     pytest.param(f"{system.name}:{variant.name}", variant, id=f"{system.name}:{variant.name}")
     for system in discovery.systems().values()
     for variant in system.variants.values()
-    if variant.services and variant.name in system.default
+    if variant.services and variant.name in system.default and not variant.batch
 ]
 
 
