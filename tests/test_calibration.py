@@ -120,7 +120,7 @@ def test_parts_that_fail_say_why_and_cost_nothing_else(
     """The probe cannot run, a cell dies and keeps its logs, Redis is not here, a part of ours is wrong."""
     monkeypatch.setattr(probe_cost, "__name__", "bench.no_such_module")
     monkeypatch.setattr(floors, "BURST", Load(5, work="raise"))
-    monkeypatch.setattr(services, "available", lambda _: (False, "install redis-server"))
+    monkeypatch.setattr(services.Provision, "available", lambda *_: (False, "install redis-server"))
     monkeypatch.setattr(costs, "look", lambda *_: 1 / 0)
     monkeypatch.setattr(calibration, "AA_TRIALS", 2)
     found = calibration.measure(home, tmp_path, lambda _: None, slots=1)
@@ -150,7 +150,7 @@ def test_a_cell_that_did_not_end_well_is_an_error_that_names_it_and_keeps_its_lo
 def test_a_floor_without_its_service_is_unsupported(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(services, "available", lambda _: (False, "install redis-server"))
+    monkeypatch.setattr(services.Provision, "available", lambda *_: (False, "install redis-server"))
     with pytest.raises(Unsupported, match="install redis-server"):
         floors.Cells(home, tmp_path, lambda _: None, 1, 1).floor("floor_redis", 1)
 

@@ -278,7 +278,7 @@ def test_redis_keeps_to_its_folder_and_wants_its_password(tmp_path: Path) -> Non
     assert (url.scheme, url.hostname, url.port, url.path) == ("redis", LOOPBACK, spec.address["port"], "/0")
     with started(spec, tmp_path / "log"):
         until_ready(spec)
-        assert not redis.answers(int(spec.address["port"]), "another")
+        assert not redis.answers(LOOPBACK, int(spec.address["port"]), "another")
         assert ask(spec, "PING")[0].startswith("-NOAUTH")
         assert ask(spec, "AUTH " + password(spec), "SAVE") == ["+OK", "+OK"]
         assert (folder / "dump.rdb").exists()
@@ -349,7 +349,7 @@ def test_an_initdb_that_fails_is_an_error_with_its_words(
     own = program(tmp_path / "bin" / "postgres", "exit 1")
     monkeypatch.setattr(postgresql, "server", lambda: embedded.Server(own, "100.0", "path"))
     with pytest.raises(CellError, match="initdb failed with status 3: initdb: error: no space left"):
-        postgresql.prepare(tmp_path / "service")
+        postgresql.embedded(tmp_path / "service")
     assert not (tmp_path / "service" / "password").exists()
 
 
@@ -372,7 +372,7 @@ def test_rabbitmq_wants_its_password_and_starts_no_port_mapper(tmp_path: Path) -
     assert (url.scheme, url.hostname, url.port, url.path) == ("amqp", LOOPBACK, spec.address["port"], "/")
     with started(spec, tmp_path / "log") as process:
         until_ready(spec)
-        assert not rabbitmq._logs_in(int(spec.address["port"]), "another")
+        assert not rabbitmq._logs_in(LOOPBACK, int(spec.address["port"]), rabbitmq.USER, "another")
         assert "epmd" not in {member.name() for member in tree(process)}
         assert "0 plugins started" in (tmp_path / "log").read_text()
     with socket.socket() as other:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import socket
 import struct
@@ -140,8 +141,8 @@ def fetch(name: str, say: Callable[[str], None]) -> Image:
         try:
             with session(PULL_LIMIT_S) as client:
                 # Of what goes wrong once it has begun to answer, the engine tells in its answer.
-                lines = client.api.pull(tag.rpartition(":")[0], tag=digest, stream=True, decode=True)
-                failed = [line["error"] for line in lines if "error" in line]
+                lines = client.api.pull(tag.rpartition(":")[0], tag=digest).splitlines()
+                failed = [told["error"] for line in lines if "error" in (told := json.loads(line))]
         except (Unsupported, NotFound) as error:
             failed = [said(error)]
         if failed:
