@@ -40,9 +40,7 @@ class Child:
 
     def last_lines(self) -> str:
         """The end of its log, on one line."""
-        plain = re.sub(r"\x1b\[[0-9;]*m", "", self.log.read_text(errors="replace"))
-        lines = [line.strip() for line in plain.splitlines() if line.strip()]
-        return " | ".join(lines[-LOG_LINES:])[-LOG_CHARACTERS:]
+        return last_lines(self.log)
 
     def ended(self) -> bool:
         """Whether it has exited."""
@@ -54,6 +52,13 @@ class Child:
             f"{name} exited with status {self.popen.returncode}; its last lines: "
             f"{self.last_lines() or '(none)'}"
         )
+
+
+def last_lines(log: Path) -> str:
+    """The end of a log, on one line."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(errors="replace"))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    return " | ".join(lines[-LOG_LINES:])[-LOG_CHARACTERS:]
 
 
 class Member(Protocol):
@@ -182,17 +187,16 @@ class Group:
                     self._reaped_ns[role] = self._reaped_ns.get(role, 0) + used_ns
                     self._seen_ns.pop(pid, None)
 
-    def cpu_ns(self) -> dict[str, int]:
+    def cpu_ns(self, members: Mapping[int, str]) -> dict[str, int]:
         """CPU time used so far by role, in ns: exact from control groups, else a lower bound."""
-        used = self._own_cpu_ns()
+        used = self._own_cpu_ns({pid: role for pid, role in members.items() if pid in self._roles})
         for other in self.others:
             used[other.role] = used.get(other.role, 0) + other.cpu_ns()
         return used
 
-    def _own_cpu_ns(self) -> dict[str, int]:
+    def _own_cpu_ns(self, members: Mapping[int, str]) -> dict[str, int]:
         if self.groups:
             return {role: group.cpu_ns() for role, group in self.groups.items()}
-        members = self._own()
         for pid in members:
             with contextlib.suppress(psutil.NoSuchProcess):
                 times = psutil.Process(pid).cpu_times()
@@ -247,7 +251,7 @@ class Group:
         used_ns = None
         if self.groups:
             with contextlib.suppress(FileNotFoundError):  # ended before, and its groups are gone
-                used_ns = sum(self.cpu_ns().values())
+                used_ns = sum(self.cpu_ns({}).values())
         for group in self.groups.values():
             group.remove()
         if self.folder is not None:

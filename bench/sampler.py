@@ -79,7 +79,7 @@ class Sampler:
         """Take a sample; `edge` is `begin` or `end` at the borders of a phase."""
         now_ns = time.monotonic_ns()
         members = self.group.members()
-        used = self.group.cpu_ns()
+        used = self.group.cpu_ns(members)
         for role in sorted(set(used) | set(members.values())):
             pids = [pid for pid, its in members.items() if its == role]
             found = [its for pid in pids if (its := memory(pid)) is not None] if with_memory else []

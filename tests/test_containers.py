@@ -185,8 +185,8 @@ def test_a_container_that_exits_at_once_is_one_line_with_its_last_words(
 ) -> None:
     real = redis_service.contained
 
-    def broken(folder: Path) -> services.ServiceSpec:
-        spec = real(folder)
+    def broken() -> services.ServiceSpec:
+        spec = real()
         assert spec.recipe is not None
         return dataclasses.replace(
             spec, recipe=dataclasses.replace(spec.recipe, command=("redis-server", "/none"))

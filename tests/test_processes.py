@@ -223,10 +223,10 @@ def test_kill_twice_and_kill_of_nothing(trees: Trees) -> None:
 def test_cpu_of_descendants_is_counted(trees: Trees, source: str, text: str) -> None:
     """Within 10 % and 20 ms of what was burned, by control groups; no more than that otherwise."""
     trees.spawn(BURN.partition("def")[0], "client").popen.wait(20)
-    idle_s = trees.group.cpu_ns()["client"] / 1e9 if source != "psutil" else 0.1
+    idle_s = trees.group.cpu_ns(trees.group.members())["client"] / 1e9 if source != "psutil" else 0.1
     trees.spawn(text)
     trees.wait("ready" if "ready" in text else "done")
-    used_s = trees.group.cpu_ns()["worker"] / 1e9
+    used_s = trees.group.cpu_ns(trees.group.members())["worker"] / 1e9
     assert used_s <= 1.1 * BURN_S + 0.02 + 2 * idle_s
     if source != "psutil":
         assert used_s >= 0.9 * BURN_S - 0.02
@@ -236,7 +236,7 @@ def test_cpu_of_the_dead_is_counted(trees: Trees, source: str) -> None:
     """By control groups even where nobody looked while the process lived."""
     child = trees.spawn(IN_A_CHILD)
     child.popen.wait(20)
-    used_ns = trees.group.cpu_ns()
+    used_ns = trees.group.cpu_ns(trees.group.members())
     if source == "psutil":
         assert used_ns.get("worker", 0) >= 0
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def rss_for_pss(pid: int) -> Memory | None:
 sampler_memory = sampler.memory
 
 
-def only_children(self: Group) -> dict[str, int]:
+def only_children(self: Group, members: Mapping[int, str]) -> dict[str, int]:
     """CPU of the processes that were spawned, and of what they have waited for."""
     used: dict[str, int] = {}
     for child in self.children:

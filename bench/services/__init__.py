@@ -8,6 +8,7 @@ a cell, so that it is sampled and ended with the rest, and waits until `ready()`
 from __future__ import annotations
 
 import errno
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -52,12 +53,8 @@ class _Service(NamedTuple):
     server: Callable[[], Server] | None = None
     embedded: Callable[[Path], ServiceSpec] | None = None
     image: str = ""
-    contained: Callable[[Path], ServiceSpec] | None = None
+    contained: Callable[[], ServiceSpec] | None = None
     external: _Elsewhere | None = None
-
-
-def _postgresql_contrib(folder: Path) -> ServiceSpec:
-    return postgresql.contained(folder, "postgresql-contrib")  # the image has all modules
 
 
 _SERVICES: Final[Mapping[str, _Service]] = {
@@ -69,7 +66,7 @@ _SERVICES: Final[Mapping[str, _Service]] = {
         postgresql.server_with_contrib,
         postgresql.embedded_with_contrib,
         "postgresql",
-        _postgresql_contrib,
+        functools.partial(postgresql.contained, "postgresql-contrib"),  # the image has all modules
         postgresql.external,
     ),
     "rabbitmq": _Service(
@@ -122,7 +119,7 @@ class Provision:
                     raise CellError(str(error)) from error
                 raise
         if provider == "containers" and service.contained is not None:
-            return service.contained(folder)
+            return service.contained()
         if provider == "embedded" and service.embedded is not None:
             return service.embedded(folder)
         raise Unsupported(_not_from(name, provider))
@@ -188,8 +185,8 @@ def choose(asked: str, needed: Iterable[str], say: Callable[[str], None]) -> Cho
 
     Raises:
         UsageError: no such provider.
-        Unsupported: containers were asked for, and there is no engine, or an image cannot be had; or no
-            server elsewhere that is needed can be used.
+        Unsupported: containers were asked for, and there is no engine, or an image cannot be had; or a
+            server elsewhere that is needed cannot be used.
     """
     if asked not in PROVIDERS:
         raise unknown("provider of services", asked, PROVIDERS)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -21,12 +20,11 @@ from testcontainers.core.container import DockerContainer
 from bench import cgroups
 from bench.errors import CellError, ProcessDied, Unsupported
 from bench.harness import alive, here, started
+from bench.processes import last_lines
 from bench.services import engine, netem
 from bench.services.contract import Recipe
 from bench.services.embedded import HOST
 from bench.services.options import Limits
-
-LOG_LINES: Final = 5
 
 OWNER_LABEL: Final = "schedbench.harness"
 WHERE_LABEL: Final = "schedbench.where"
@@ -127,12 +125,9 @@ class Container:
         return self._pid > 0 and not started(self._pid)
 
     def last_lines(self) -> str:
-        """The end of its log, on one line, without its password."""
+        """The end of its log, on one line."""
         self._save_log()
-        text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
-        lines = [line.strip() for line in plain.splitlines() if line.strip()]
-        return " | ".join(lines[-LOG_LINES:])[-engine.CHARACTERS :]
+        return last_lines(self.log) if self.log.exists() else ""
 
     def epitaph(self, name: str) -> str:
         """How it ended, and what it said last."""

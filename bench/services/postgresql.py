@@ -119,9 +119,8 @@ def _embedded(name: str, program: Server, folder: Path) -> ServiceSpec:
     )
 
 
-def contained(folder: Path, name: str = "postgresql") -> ServiceSpec:
+def contained(name: str = "postgresql") -> ServiceSpec:
     """A PostgreSQL of its own in a container: random password, else what its image does."""
-    del folder
     (port,), secret = free_ports(1), password()
     address = _address(HOST, port, USER, secret, DATABASE)
     return ServiceSpec(
@@ -258,7 +257,11 @@ def _connected(address: dict[str, str | int], *, limit_s: float = LEAST_TIMEOUT_
 
 def _version(address: dict[str, str | int]) -> str:
     with _connected(address) as connection:
-        return str(connection.info.parameter_status("server_version")).split()[0]
+        return _version_of(connection)
+
+
+def _version_of(connection: psycopg.Connection[Any]) -> str:
+    return str(connection.info.parameter_status("server_version")).split()[0]
 
 
 def _release(segment: str) -> None:
@@ -292,7 +295,7 @@ def external(name: str, *, claim: bool = True) -> ServiceSpec:
     there = _address(host, port, user, secret, parts.path.strip("/") or DATABASE)
     try:
         with _connected(there, limit_s=elsewhere.LIMIT_S) as connection:
-            version = str(connection.info.parameter_status("server_version")).split()[0]
+            version = _version_of(connection)
             may = connection.execute(
                 "SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user"
             ).fetchone()

@@ -110,9 +110,8 @@ def embedded(folder: Path) -> ServiceSpec:
     )
 
 
-def contained(folder: Path) -> ServiceSpec:
+def contained() -> ServiceSpec:
     """A RabbitMQ node of its own in a container: random password, else what its image does."""
-    del folder
     (port,), secret = free_ports(1), password()
     return ServiceSpec(
         name="rabbitmq",

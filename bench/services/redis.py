@@ -6,6 +6,7 @@ https://redis.io/docs/latest/operate/oss_and_stack/management/config/, https://h
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
@@ -75,9 +76,8 @@ def embedded(folder: Path) -> ServiceSpec:
     )
 
 
-def contained(folder: Path) -> ServiceSpec:
+def contained() -> ServiceSpec:
     """A Redis of its own in a container: random password, else what its image does."""
-    del folder
     (port,), secret = free_ports(1), password()
     return ServiceSpec(
         name="redis",
@@ -100,9 +100,13 @@ def contained(folder: Path) -> ServiceSpec:
 
 def answers(host: str, port: int, secret: str) -> bool:
     """Whether the server accepts the password and answers a PING: not while it loads its data."""
+    return _pings(functools.partial(_client, host, port, password=secret))
+
+
+def _pings(client: Callable[[], redis.Redis]) -> bool:
     try:
-        with _client(host, port, password=secret) as client:
-            return bool(client.ping())
+        with client() as peer:
+            return bool(peer.ping())
     except redis.RedisError:  # refused, reset, loading or silent: not ready yet
         return False
 
@@ -161,13 +165,6 @@ def external(name: str, *, claim: bool = True) -> ServiceSpec:
     except redis.RedisError as error:
         raise Unsupported(elsewhere.no_answer("Redis", URL_VARIABLE, error, secret)) from error
 
-    def ready() -> bool:
-        try:
-            with client() as peer:
-                return bool(peer.ping())
-        except redis.RedisError:
-            return False
-
     def drop() -> None:
         with client() as peer, peer.pipeline() as pipe:
             pipe.watch(CLAIM)  # nobody else may change it from here on
@@ -184,7 +181,7 @@ def external(name: str, *, claim: bool = True) -> ServiceSpec:
         address={"url": f"redis://{login}{host}:{port}/{number}", "host": host, "port": port},
         version=version,
         provider="external",
-        ready=ready,
+        ready=functools.partial(_pings, client),
         secret=secret,
         drop=drop,
     )

@@ -64,15 +64,13 @@ def on_file(folder: Path) -> ServiceSpec:
     return _development("temporal-sqlite", folder, "temporal.sqlite")
 
 
-def contained_in_memory(folder: Path) -> ServiceSpec:
+def contained_in_memory() -> ServiceSpec:
     """A development server in a container that forgets everything when it ends."""
-    del folder
     return _contained("temporal", ())
 
 
-def contained_on_file(folder: Path) -> ServiceSpec:
+def contained_on_file() -> ServiceSpec:
     """A development server in a container with its database on the container's own disk."""
-    del folder
     return _contained("temporal-sqlite", ("--db-filename", DATABASE_INSIDE))
 
 
