@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from bench import environments, probe_cost, stats
-from bench.agent.probe import LEDGER_VARIABLE
+from bench.agent.work import LEDGER_VARIABLE
 from bench.errors import CellError
 from bench.floors import Cells
 from bench.model import System

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -54,15 +54,18 @@ SCHEDULE: Final = 1 << 63
 class Task:
     """One task, as an adapter hands it to its library.
 
-    `work` is one word for the body (`noop`, `sleep:MS`, `io:MS:BYTES`, `cpu:MS`, `raise`) and
-    `payload` a string of the asked-for length. `delay_s` is the whole number of seconds after which
-    the task is due; it is 0 except for systems that cannot run a task at once.
+    `work` is one word for the body (`noop`, `sleep:MS`, `io:MS:BYTES`, `cpu:MS`, `raise`, `raise-once`,
+    `poison`) and `payload` a string of the asked-for length, or an object that nothing can serialise.
+    `delay_s` is the whole number of seconds after which the task is due; it is 0 except for systems that
+    cannot run a task at once. `retries` is how often the library is to run it again when it raises, at once;
+    it is 0 except for systems with the capability `retry`.
     """
 
     id: int
     work: str = "noop"
-    payload: str = ""
+    payload: Sized = ""
     delay_s: int = 0
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,10 @@ AHEAD_S: Final = 1
 # --- load -----------------------------------------------------------------------------------------
 
 
+UNSERIALISABLE: Final = "unserialisable"
+"""The word for a noop whose payload nothing can send to another process."""
+
+
 class Arrival(enum.StrEnum):
     """How due times are spread over a load. Independent of completions: open loop."""
 
@@ -94,7 +101,9 @@ class Load:
     """`n` tasks, their arrivals and their body.
 
     `rate_hz` is ignored for bursts. The first `warmup_n` tasks are sent and recorded like the others
-    and left out of every figure.
+    and left out of every figure. With `mix`, `(work, weight)` pairs, each body is drawn from it by `seed`;
+    `special` gives single tasks, by index, another one. `UNSERIALISABLE` is a word for either. `retries` is
+    passed on where the system has retries.
     """
 
     n: int
@@ -104,6 +113,23 @@ class Load:
     payload_bytes: int = 0
     warmup_n: int = 0
     seed: int = 0
+    mix: tuple[tuple[str, float], ...] = ()
+    special: tuple[tuple[int, str], ...] = ()
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that is done to a part of the system, `at_s` after the load of its phase begins.
+
+    `verb` and `aim` are words of `bench.faults`; `for_s` is after how long it is healed, for verbs that
+    need healing, and how far a clock is set.
+    """
+
+    verb: str
+    aim: str
+    at_s: float = 0.0
+    for_s: float = 0.0
 
 
 class Workers(enum.StrEnum):
@@ -123,6 +149,8 @@ class Phase:
     `ready` asks for canaries after workers have come up; without them the phase's own tasks are the
     first to run. With `every_s` above 0 the system is told at its begin to run `noop` tasks of its own
     accord, one every so many seconds; with `wall_clock`, they are due when the wall clock shows a multiple.
+    `faults` are done to it while it runs. From the first such phase of a cell on, the harness supervises:
+    what exits is started again, and a task that the library refuses is counted and not an error.
     """
 
     name: str
@@ -136,6 +164,7 @@ class Phase:
     ready: bool = True
     every_s: float = 0.0
     wall_clock: bool = False
+    faults: tuple[Fault, ...] = ()
 
 
 # --- systems, cells, metrics ------------------------------------------------------------------------

@@ -15,15 +15,15 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from bench import ledger, pagecache, services
 from bench.agent.contract import CONTEXT_VARIABLE, Context
-from bench.agent.probe import DOMAIN_VARIABLE, LEDGER_VARIABLE
-from bench.agent.work import IO_VARIABLE
+from bench.agent.probe import DOMAIN_VARIABLE
+from bench.agent.work import IO_VARIABLE, LEDGER_VARIABLE
 from bench.environments import Environment, bundle
 from bench.errors import AdapterError, CellError, CellTimeout, ProcessDied, Unsupported
 from bench.harness import Home, deferred_signals
@@ -295,6 +295,8 @@ class Stack:
         Raises:
             CellError: the library did not accept every task.
         """
+        if "retry" not in self.system.capabilities:
+            load = replace(load, retries=0)
         answer = self.order("play", limit_s, phase=phase, load=asdict(load), ahead=self.ahead, skip=skip)
         if answer["refused"]:
             raise CellError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import socket
 import struct
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 
 from bench import ledger
 from bench.agent import client, contract, pacer, probe, work
-from bench.model import SCHEDULE, Arrival, Fate, Kind, Load, Task
+from bench.model import SCHEDULE, UNSERIALISABLE, Arrival, Fate, Kind, Load, Task
 from bench.tail import Tail
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +41,7 @@ def until(condition: Callable[[], Any], deadline_s: float = 30.0) -> Any:
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), probe.LEDGER_VARIABLE: str(folder), **more}
+    return {**os.environ, "PYTHONPATH": str(ROOT), work.LEDGER_VARIABLE: str(folder), **more}
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A ledger folder for the probe of this process."""
     path = tmp_path / "ledger"
     path.mkdir()
-    monkeypatch.setenv(probe.LEDGER_VARIABLE, str(path))
+    monkeypatch.setenv(work.LEDGER_VARIABLE, str(path))
     probe._forget()
     yield path
     probe._forget()
@@ -215,6 +216,43 @@ def test_a_plan_ahead_keeps_the_arrivals_and_is_due_a_second_after_each(load: Lo
     for send, due, task in plan:
         assert due - send == task.delay_s * SECOND == SECOND
     assert [send for send, _, _ in plan] == pacer.offsets_ns(load)
+
+
+def test_bodies_are_drawn_by_their_weights_and_single_ones_are_given(folder: Path) -> None:
+    load = Load(4000, mix=(("noop", 3), ("sleep:1", 1)), special=((7, "poison"), (8, UNSERIALISABLE)), retries=2)
+    plan = [task for *_, task in pacer.tasks(load, phase=1, ahead=False)]
+    assert [task.work for task in plan] == pacer.works(load)[:8] + ["noop"] + pacer.works(load)[9:]
+    assert 900 < sum(task.work == "sleep:1" for task in plan) < 1100
+    assert (plan[7].work, {task.retries for task in plan}) == ("poison", {2})
+    with pytest.raises(TypeError):
+        json.dumps(plan[8].payload)
+    with pytest.raises(TypeError):
+        pickle.dumps(plan[8].payload)
+    probe.run(plan[8].id, plan[8].work, plan[8].payload)  # where nothing is sent, nothing is serialised
+
+
+def test_the_same_seed_draws_the_same_bodies() -> None:
+    load = Load(50, mix=(("noop", 1), ("raise", 1)), seed=3)
+    assert pacer.works(load) == pacer.works(load)
+    assert pacer.works(load) != pacer.works(replace(load, seed=4))
+
+
+def test_a_task_that_raises_once_raises_once_in_whatever_process(folder: Path) -> None:
+    with pytest.raises(work.PlannedFailure):
+        probe.run(9, "raise-once")
+    script = "from bench.agent import run; run(9, 'raise-once'); run(9, 'raise-once')"
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment(folder))
+    with pytest.raises(work.PlannedFailure):
+        probe.run(10, "raise-once")
+    kinds = ledger.read(folder).records["kind"].tolist()
+    assert (kinds.count(Kind.FAIL), kinds.count(Kind.END)) == (2, 2)
+
+
+def test_a_poisoned_task_ends_its_process_and_leaves_a_start_without_an_end(folder: Path) -> None:
+    script = "from bench.agent import run; run(11, 'poison')"
+    ended = subprocess.run([sys.executable, "-c", script], check=False, env=environment(folder))
+    assert ended.returncode == -signal.SIGKILL
+    assert ledger.read(folder).records["kind"].tolist() == [Kind.START]
 
 
 def test_a_task_carries_the_work_and_payload_of_its_load() -> None:

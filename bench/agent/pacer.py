@@ -13,7 +13,7 @@ from operator import itemgetter
 from time import monotonic_ns, sleep
 
 from bench.agent.probe import stamp
-from bench.model import AHEAD_S, PHASE_SHIFT, SCHEDULE, Arrival, Kind, Load, Task
+from bench.model import AHEAD_S, PHASE_SHIFT, SCHEDULE, UNSERIALISABLE, Arrival, Kind, Load, Task
 
 Plan = Sequence[tuple[int, int, Task]]
 """`(send offset, due offset, task)` in ns, in the order of sending."""
@@ -51,9 +51,36 @@ def tasks(load: Load, phase: int, ahead: bool) -> list[tuple[int, int, Task]]:
     first = phase << PHASE_SHIFT
     delay_s = AHEAD_S if ahead else 0
     return [
-        (send, send + delay_s * 1_000_000_000, Task(first | index, load.work, payload, delay_s))
-        for index, send in enumerate(offsets_ns(load))
+        (send, send + delay_s * 1_000_000_000, _task(first | index, work, payload, delay_s, load.retries))
+        for index, (send, work) in enumerate(zip(offsets_ns(load), works(load), strict=True))
     ]
+
+
+def works(load: Load) -> list[str]:
+    """The body of every task of a load, in the order of their indexes."""
+    found = [load.work] * load.n
+    if load.mix:
+        words, weights = zip(*load.mix, strict=True)
+        found = random.Random(load.seed).choices(words, weights, k=load.n)
+    for index, work in load.special:
+        found[index] = work
+    return found
+
+
+class Unserialisable:
+    """A payload that neither JSON nor pickle can make bytes of, as a lock or a connection would be."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def __reduce__(self) -> str:
+        raise TypeError("this payload was made not to be serialisable")
+
+
+def _task(number: int, work: str, payload: str, delay_s: int, retries: int) -> Task:
+    if work == UNSERIALISABLE:
+        return Task(number, "noop", Unserialisable(), delay_s, retries)
+    return Task(number, work, payload, delay_s, retries)
 
 
 def pace(plan: Plan, base_ns: int, submit: Callable[[Task], None]) -> tuple[int, BaseException | None]:

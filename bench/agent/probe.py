@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Sized
 from time import monotonic_ns
 
-from bench.agent.work import perform
+from bench.agent.work import LEDGER_VARIABLE, perform
 from bench.model import RECORD, Kind
 
-LEDGER_VARIABLE = "SCHEDBENCH_LEDGER"
 DOMAIN_VARIABLE = "SCHEDBENCH_CLOCK_DOMAIN"
 
 _pack = RECORD.pack
@@ -57,7 +57,7 @@ def stamp(kind: int, task: int, aux: int = 0, run: int = 0) -> None:
         raise OSError("the ledger took only part of a record: is the disk full?")
 
 
-def run(task: int, work: str = "noop", payload: str = "") -> None:
+def run(task: int, work: str = "noop", payload: Sized = "") -> None:
     """Stamp the start, do the work, stamp the end. This call is the whole body of a task.
 
     Raises:
@@ -66,7 +66,7 @@ def run(task: int, work: str = "noop", payload: str = "") -> None:
     number = next(_runs) & 0xFFFF
     stamp(_START, task, len(payload), number)
     try:
-        burned_ns = 0 if work == "noop" else perform(work)
+        burned_ns = 0 if work == "noop" else perform(work, task)
     except BaseException:
         stamp(_FAIL, task, 0, number)
         raise

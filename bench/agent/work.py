@@ -1,8 +1,9 @@
-"""What a task does between its two stamps: nothing, sleep, a round trip, a burn, or raise."""
+"""What a task does between its two stamps: nothing, sleep, a round trip, a burn, raise, or end its process."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
 import time
@@ -13,8 +14,12 @@ IO_REQUEST = struct.Struct("<II")
 """To the io server: delay in ms, bytes wanted back."""
 
 
+LEDGER_VARIABLE = "SCHEDBENCH_LEDGER"
+"""The folder of the ledger, and of the marks that tell which tasks have raised already."""
+
+
 class PlannedFailure(Exception):
-    """Raised by the work kind `raise`."""
+    """Raised by the work kinds `raise` and `raise-once`."""
 
 
 def sleep(ms: float) -> int:
@@ -58,20 +63,42 @@ def noop() -> int:
 KINDS: dict[str, Callable[..., int]] = {"noop": noop, "sleep": sleep, "io": io, "cpu": cpu, "raise": fail}
 
 
+def raise_once(task: int) -> int:
+    """Raise the first time this task runs, wherever that is; do nothing from the second on."""
+    try:
+        os.close(os.open(os.path.join(os.environ[LEDGER_VARIABLE], f"{task}.raised"), os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return 0
+    return fail()
+
+
+def poison(task: int) -> int:
+    """Kill the process that runs it: no interpreter survives to say so."""
+    del task
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+OF_TASK: dict[str, Callable[[int], int]] = {"raise-once": raise_once, "poison": poison}
+"""Kinds that scenarios use to see what becomes of a task; they take its id."""
+
+
 def body_s(work: str) -> float:
     """How long a body of this work runs at least, in s."""
     _, *numbers = work.split(":")
     return float(numbers[0]) / 1000 if numbers else 0.0
 
 
-def perform(work: str) -> int:
-    """Do the work named by `kind[:number[:number]]`; returns CPU time burned on purpose, in ns.
+def perform(work: str, task: int = 0) -> int:
+    """Do the work named by `kind[:number[:number]]` for a task; returns CPU time burned on purpose, in ns.
 
     Raises:
         ValueError: unknown kind of work.
-        PlannedFailure: the work is `raise`.
+        PlannedFailure: it was asked for.
     """
     name, *numbers = work.split(":")
+    if own := OF_TASK.get(name):
+        return own(task)
     kind = KINDS.get(name)
     if kind is None:
         raise ValueError(f"unknown work {name!r}: valid: {', '.join(KINDS)}")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import discovery
-from bench.agent.probe import LEDGER_VARIABLE
+from bench.agent.work import LEDGER_VARIABLE
 from bench.harness import Home
 from bench.model import Status
 from tests.conftest import OneCell

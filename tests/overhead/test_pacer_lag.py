@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-from bench.agent import probe
+from bench.agent import probe, work
 
 LIMIT = 2.0
 
@@ -16,7 +16,7 @@ def test_the_pacer_against_a_bare_sleep_loop(tmp_path: Path, in_child, against_f
     def paced() -> float:
         folder = tmp_path / str(next(numbers))
         folder.mkdir()
-        (lag_us,) = in_child("pacer_child.py", "pacer", str(folder), **{probe.LEDGER_VARIABLE: str(folder)})
+        (lag_us,) = in_child("pacer_child.py", "pacer", str(folder), **{work.LEDGER_VARIABLE: str(folder)})
         return lag_us
 
     def bare() -> float:

@@ -8,7 +8,7 @@ from time import perf_counter_ns
 
 import pytest
 
-from bench.agent import probe
+from bench.agent import probe, work
 from bench.model import RECORD, Kind
 
 PAIRS = 20_000
@@ -18,7 +18,7 @@ LIMIT = 2.0
 def test_a_pair_of_stamps_against_two_bare_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, against_floor
 ) -> None:
-    monkeypatch.setenv(probe.LEDGER_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(work.LEDGER_VARIABLE, str(tmp_path))
     probe._forget()
     file = os.open(tmp_path / "bare", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     start, end, record = int(Kind.START), int(Kind.END), bytes(RECORD.size)
