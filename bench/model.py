@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -55,7 +55,7 @@ class Task:
     """One task, as an adapter hands it to its library.
 
     `work` is one word for the body (`noop`, `sleep:MS`, `io:MS:BYTES`, `cpu:MS`, `raise`, `raise-once`,
-    `poison`) and `payload` a string of the asked-for length, or an object that nothing can serialise.
+    `poison`) and `payload` a string of the asked-for length; of an unserialisable task it is no string.
     `delay_s` is the whole number of seconds after which the task is due; it is 0 except for systems that
     cannot run a task at once. `retries` is how often the library is to run it again when it raises, at once;
     it is 0 except for systems with the capability `retry`.
@@ -63,7 +63,7 @@ class Task:
 
     id: int
     work: str = "noop"
-    payload: Sized = ""
+    payload: str = ""
     delay_s: int = 0
     retries: int = 0
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate, groupby
 from operator import itemgetter
 from time import monotonic_ns, sleep
+from typing import cast
 
 from bench.agent.probe import stamp
 from bench.model import AHEAD_S, PHASE_SHIFT, SCHEDULE, UNSERIALISABLE, Arrival, Kind, Load, Task
@@ -79,7 +80,7 @@ class Unserialisable:
 
 def _task(number: int, work: str, payload: str, delay_s: int, retries: int) -> Task:
     if work == UNSERIALISABLE:
-        return Task(number, "noop", Unserialisable(), delay_s, retries)
+        return Task(number, "noop", cast(str, Unserialisable()), delay_s, retries)
     return Task(number, work, payload, delay_s, retries)
 
 

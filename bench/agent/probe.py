@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sized
 from time import monotonic_ns
 
 from bench.agent.work import LEDGER_VARIABLE, perform
@@ -57,7 +56,7 @@ def stamp(kind: int, task: int, aux: int = 0, run: int = 0) -> None:
         raise OSError("the ledger took only part of a record: is the disk full?")
 
 
-def run(task: int, work: str = "noop", payload: Sized = "") -> None:
+def run(task: int, work: str = "noop", payload: str = "") -> None:
     """Stamp the start, do the work, stamp the end. This call is the whole body of a task.
 
     Raises:
