@@ -197,6 +197,13 @@ def _attempts(
     return events[order], row[order], outcome[order], outcome_ns[order]
 
 
+def running(records: Records) -> list[int]:
+    """Processes in which a task body has begun and not come to an end, the latest at the end."""
+    runs, _, outcome, _ = _attempts(records, np.zeros(len(records), np.intp))
+    # One row for all: what is the same execution is told by process and number.
+    return [int(pid) for pid in runs["pid"][outcome == 0]]
+
+
 # --- one row per tick -------------------------------------------------------------------------------
 
 EARLY_NS: Final = 5_000_000
