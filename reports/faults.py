@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Final
 
-from bench.model import FAULTS, Promise, Status
+from bench.model import FAULTS, UNSERIALISABLE, Promise, Status
 from bench.store import Run
 from reports.measured import Subject, parameters, subjects
 from reports.tables import NONE, Column, Entry, Group, Table, number
@@ -87,28 +87,40 @@ class Seen:
         return "no promise" if kept is None else "kept" if kept else "broken"
 
     def _kept(self) -> bool | None:
-        lost, twice = self.counts["fault_lost"], self.counts["fault_duplicated"]
         kind = self.promise.kind if self.promise else ""
-        special = FAULTS[self.fault].special
+        if FAULTS[self.fault].special and kind:
+            return self._as_said(kind) and self._by_guarantee() is not False
+        lost, twice = self.counts["fault_lost"], self.counts["fault_duplicated"]
+        rules = {
+            "redelivered": not lost,
+            "lost": not twice,
+            "failed": not twice,
+            "kept": not lost and not twice and not self.counts["fault_failed"],
+        }
+        return rules.get(kind, self._by_guarantee())
+
+    def _as_said(self, kind: str) -> bool:
+        """Whether the one task that carries the fault fared in every trial as the vendor says."""
         attempts = self.counts.get("special_attempts", 0)
-        if kind == "refused":
-            return self.counts.get("special_refused", 0) == self.trials and not lost
-        if special and kind == "redelivered":
-            return attempts > self.trials and not lost
-        if special and kind in ("failed", "lost"):
-            return attempts == self.trials and not (lost if kind == "failed" else twice)
-        if kind == "redelivered":
-            return not lost
-        if kind in ("lost", "failed"):
-            return not twice
-        if kind == "kept":
-            return not lost and not twice and not self.counts["fault_failed"]
-        if self.subject.guarantee == "none":
-            return None
-        if not FAULTS[self.fault].crash:
-            return not lost and not twice
+        never_sent = FAULTS[self.fault].special == UNSERIALISABLE
+        rules = {
+            "refused": self.counts.get("special_refused", 0) == self.trials,
+            "redelivered": attempts > self.trials,
+            "kept": attempts == self.trials,
+            "lost": attempts == (0 if never_sent else self.trials),
+            "failed": attempts == (0 if never_sent else self.trials),
+        }
+        return rules[kind]
+
+    def _by_guarantee(self) -> bool | None:
+        """Whether the other tasks fared as the guarantee of the variant says; None where there is none."""
+        lost, twice = self.counts["fault_lost"], self.counts["fault_duplicated"]
         guarantee = self.subject.guarantee
-        return (guarantee == "at-most-once" or not lost) and (guarantee == "at-least-once" or not twice)
+        if guarantee == "none":
+            return None
+        may_lose = guarantee == "at-most-once" and FAULTS[self.fault].crash
+        may_repeat = guarantee == "at-least-once" and FAULTS[self.fault].crash
+        return (may_lose or not lost) and (may_repeat or not twice)
 
 
 def observed(run: Run) -> list[Seen]:
