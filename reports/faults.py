@@ -43,6 +43,19 @@ GUARANTEES: Final = {
     "none": "",
 }
 
+SHORT: Final = {
+    "redelivered": "to run again",
+    "lost": "may be lost",
+    "failed": "not to run again",
+    "refused": "to be refused",
+    "kept": "to be unharmed",
+    "at-most-once": "never twice",
+    "at-least-once": "never lost",
+    "exactly-once": "exactly once",
+    "none": "nothing said",
+}
+"""What is promised, by kind of promise or by guarantee."""
+
 TONES: Final = {"kept": "within", "broken": "above", "no promise": "unclear"}
 
 LEAD: Final = (
@@ -55,7 +68,8 @@ LEAD: Final = (
 )
 MATRIX_LEAD: Final = (
     "Kept or broken is judged by what the vendor says becomes of struck tasks, else by the guarantee "
-    "of the variant; a system without a guarantee has nothing to break: its counts say what it does."
+    "of the variant; a system without a guarantee has nothing to break. Under each verdict stands what was "
+    "promised, and what was seen."
 )
 
 
@@ -77,6 +91,11 @@ class Seen:
     def promised(self) -> str:
         """What the vendor says, in words."""
         return self.promise.words if self.promise else GUARANTEES[self.subject.guarantee]
+
+    @property
+    def short(self) -> str:
+        """The same in a few words."""
+        return SHORT[self.promise.kind if self.promise else self.subject.guarantee]
 
     @property
     def verdict(self) -> str:
@@ -191,13 +210,18 @@ def _cell(row: Seen | None) -> Entry:
         return Entry(NONE)
     if not row.trials:
         return Entry("did not end ok", tone="unclear")
-    counts = row.counts
-    what = [
-        f"{counts[name]} {word}"
-        for name, word in (("fault_lost", "lost"), ("fault_duplicated", "twice"), ("fault_failed", "failed"))
-        if counts.get(name)
+    seen = [
+        f"{row.counts[name]} {word}"
+        for name, word in (
+            ("fault_lost", "lost"),
+            ("fault_duplicated", "twice"),
+            ("fault_rerun", "ran again"),
+            ("fault_failed", "failed"),
+            ("special_refused", "refused"),
+        )
+        if row.counts.get(name)
     ]
-    return Entry(row.verdict, ", ".join(what), tone=TONES[row.verdict])
+    return Entry(row.verdict, f"{row.short}: {', '.join(seen) or 'none harmed'}", tone=TONES[row.verdict])
 
 
 def _details(rows: Sequence[Seen]) -> Table:

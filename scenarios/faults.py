@@ -60,6 +60,8 @@ IDS: Final = 10
 class Faults(Scenario):
     """What a variant promises when something goes wrong, beside what was observed."""
 
+    headline = "fault_lost"
+    again = False
     title = "Faults: the fate of every task when something goes wrong, beside what the vendor promises"
     unasked = frozenset({"standard", "full"})
     deadline_s = 5.0
