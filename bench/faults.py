@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +30,7 @@ from bench.model import Fault, Role
 from bench.processes import Child, Group
 from bench.supervisor import send
 
-STOP_SIGNALS: Final = {Role.DATABASE: signal.SIGINT}
+STOP_SIGNALS: Final[Mapping[str, signal.Signals]] = {Role.DATABASE: signal.SIGINT}
 """What ends a service in good order, where it is not SIGTERM: PostgreSQL waits for its clients at that.
 https://www.postgresql.org/docs/current/server-shutdown.html"""
 
@@ -122,7 +122,7 @@ class Striker:
             role, strike.pids = aimed
             number = {
                 "kill": signal.SIGKILL,
-                "stop": STOP_SIGNALS.get(Role(role), signal.SIGTERM),
+                "stop": STOP_SIGNALS.get(role, signal.SIGTERM),
                 "pause": signal.SIGSTOP,
             }[verb]
             send(strike.pids, number)
