@@ -129,9 +129,8 @@ class Soak(Scenario):
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
         lasts_s = self.seconds(params)
-        rate_hz = params["per_hour"] * params["compress"] / HOUR_S
-        n = max(1, round(rate_hz * lasts_s))
-        load = Load(n, Arrival.DAILY, rate_hz, mix=MIX, retries=RETRIES, seed=SEED)
+        n = max(1, round(params["per_hour"] * params["compress"] / HOUR_S * lasts_s))
+        load = Load(n, Arrival.DAILY, n / lasts_s, mix=MIX, retries=RETRIES, seed=SEED)
         yield Phase(
             PHASE,
             load,
@@ -212,6 +211,8 @@ def _segments(history: History, plan: _Plan) -> list[_Segment]:
         events = own[["submit_ns", "accepted_ns", "start_ns", "end_ns", "fail_ns"]]
         seen_ns = [int(at) for at in (*events.min().dropna(), *events.max().dropna(), *rows["t_ns"])]
         begin_s, end_s = ((at - base_ns) / 1e9 for at in (min(seen_ns), max(seen_ns)))
+        if int(own["index"].max()) == plan.load.n - 1:
+            end_s = plan.lasts_s  # the plan was over: nothing was due after its last task
         ran_s = min(end_s, plan.lasts_s) - max(begin_s, 0.0)
         table = rows.pivot_table(index="t_ns", columns="role", values="pss_bytes") / 1e6
         # A role whose PSS cannot be read at a moment leaves no total of that moment either.
@@ -255,7 +256,7 @@ def _judged(history: History, tasks: pd.DataFrame, plan: _Plan, ran: str) -> Ite
             "success_rate", "%", 100 * found.value, n,
             100 * (found.low or 0.0), 100 * (found.high or 0.0), "; ".join(note),
         )  # fmt: skip
-    yield Metric("incidents", "count", float(incidents(bad_s)), len(bad_s))
+    yield Metric("incidents", "count", float(incidents(bad_s)), n)
 
 
 def incidents(at_s: Seconds) -> int:
