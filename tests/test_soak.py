@@ -277,7 +277,7 @@ def _sample(t_ns: int, role: str, pss: float, domain: int = 0) -> dict[str, obje
 
 
 def test_segments_have_clocks_of_their_own_and_are_put_together_by_the_plan() -> None:
-    """The second segment's clock is far behind the first one's, as after a reboot; between them lay 6 hours."""
+    """The second segment's clock is far behind the first one's, as after a reboot; 6 hours lay between."""
     load = _load(duration="24h")
     due_h = np.array(pacer.offsets_ns(load)) / HOUR
     before, after = np.flatnonzero(due_h < 12), np.flatnonzero(due_h >= 18)
