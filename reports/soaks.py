@@ -29,8 +29,8 @@ ROUNDED: Final = 0.05
 LEAD: Final = (
     "The share of tasks that ended well and began within 60 s, of those that were offered and not cut off "
     "with the harness, with its exact 95 % interval. Incidents are groups of tasks that did not, a minute or "
-    "more apart. A task that was asked to raise once and was run again by the library is ok when it ended well. n "
-    "counts the tasks that were judged. Growth is that of the PSS of the whole stack. The load is small."
+    "more apart. A task that was asked to raise once and was run again by the library is ok when it ended "
+    "well. n counts the tasks that were judged. Growth is that of the whole stack's PSS. The load is small."
 )
 COUNTS: Final[Mapping[str, str]] = {
     **{f"tasks_{fate}": fate.replace("_", " ").capitalize() for fate in Fate if fate is not Fate.OK},
