@@ -96,7 +96,7 @@ def memory(rows: Sequence[Measured], folder: Path) -> Chart | None:
         axes.tick_params(labelsize=8)
         for role, points in by_role.items():
             _line(axes, points, look.ROLES[role], "-", role)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.12 * axes.dataLim.y1)
         _time_axis(axes, lasts, unit)
     handles = [
         drawing.axes[0].plot([], [], color=look.ROLES[role], linewidth=1.8, label=role)[0] for role in roles

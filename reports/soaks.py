@@ -18,7 +18,7 @@ from reports import marks, published
 from reports.lines import GUARANTEES, condition
 from reports.measured import Measured, measured, subjects
 from reports.published import Figure, Verdict, Word
-from reports.tables import DASH, NONE, Column, Entry, Footnotes, Group, Table
+from reports.tables import DASH, NONE, Column, Entry, Footnotes, Group, Table, interval_text
 from reports.texts import GROUP_TITLES, TITLES
 
 TABLE: Final = "S3 24 h success"
@@ -119,6 +119,18 @@ def _count(row: Measured | None) -> int:
     return int(row.interval.value) if row and row.interval else 0
 
 
+def _counts(own: Mapping[str, Measured]) -> dict[str, int]:
+    """The counts of a soak by their name: those that failed as asked did not fail otherwise."""
+    found = {name: _count(own.get(name)) for name in ("tasks_ok", *COUNTS)}
+    found["tasks_failed"] -= found["tasks_failed_as_asked"]
+    return found
+
+
+def _with_ends(row: Measured | None, notes: Footnotes) -> Entry:
+    ends = interval_text(row.interval) if row else NONE
+    return notes.beside(row, sub="" if ends == NONE else ends)
+
+
 def _row(
     own: Mapping[str, Measured],
     figure: Figure | None,
@@ -141,9 +153,9 @@ def _row(
         Entry(rate.tasks if rate else NONE),
         Entry(_ran(rate) or NONE),
         notes.beside(own.get("incidents"), "count"),
-        *(Entry(f"{_count(own.get(name)):,}" if rate else NONE) for name in shown),
-        notes.beside(own.get("dispatch_latency_p95")),
-        notes.beside(own.get("growth_pss_per_hour.total")),
+        *(Entry(f"{_counts(own)[name]:,}" if rate else NONE) for name in shown),
+        _with_ends(own.get("dispatch_latency_p95"), notes),
+        _with_ends(own.get("growth_pss_per_hour.total"), notes),
         Entry(figure.text if figure else NONE),
         Entry(str(verdict.word) or NONE, verdict.why, tone=told),
     )
@@ -171,7 +183,7 @@ def _record(own: Mapping[str, Measured], figure: Figure | None, verdict: Verdict
         "ran_s": ran.interval.value if ran and ran.interval else None,
         "ran": _ran(rate),
         "incidents": _count(own.get("incidents")) if rate else None,
-        **{name: _count(own.get(name)) if rate else None for name in ("tasks_ok", *COUNTS)},
+        **(_counts(own) if rate else dict.fromkeys(("tasks_ok", *COUNTS))),
         "dispatch_latency_p95_ms": _value(own, "dispatch_latency_p95"),
         "growth_pss_mb_per_hour": _value(own, "growth_pss_per_hour.total"),
         "published": figure.id if figure else "",
