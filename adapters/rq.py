@@ -6,7 +6,7 @@
 # title = "RQ"
 # family = "task queue"
 # homepage = "https://python-rq.org"
-# capabilities = ["enqueue"]
+# capabilities = ["enqueue", "retry"]
 # default = ["redis"]
 #
 # [tool.schedbench.parity]
@@ -21,6 +21,7 @@
 # [tool.schedbench.changed]
 # "rq worker" = ["started once per slot, not once", "a slot means the same for every system", "https://python-rq.org/docs/workers/#starting-workers"]
 # --config = ["this module, which names the Redis of the cell", "every cell has fresh servers of its own", "https://python-rq.org/docs/workers/#using-a-config-file"]
+# retry = ["as asked, not none, where a task is to be retried", "as often as for every system", "https://python-rq.org/docs/exceptions/#retrying-failed-jobs"]
 # job_id = ["the harness's own, not a UUID", "a task can be asked for by it", "https://python-rq.org/docs/#enqueueing-jobs"]
 #
 # [tool.schedbench.promises]
@@ -66,7 +67,8 @@ each task would pay some 10 ms for loading the agent. RQ reads every upper-case 
 constant called NAME or QUEUES would change the worker.
 
 A job is tried once. One whose worker died is moved to the FailedJobRegistry by the maintenance that each
-worker does every 600 s, and runs again only if it was enqueued with a `Retry`.
+worker does every 600 s, and runs again only if it was enqueued with a `Retry`. With one, a job that
+raised is queued again at once: https://python-rq.org/docs/exceptions/#retrying-failed-jobs
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from redis import Redis
-from rq import Queue
+from rq import Queue, Retry
 from rq.job import Job, JobStatus
 
 from bench.agent import Adapter, Claims, Process, Task, context, run
@@ -100,7 +102,11 @@ class RqOnRedis(Adapter, Claims):
         self.queue = Queue(connection=Redis.from_url(REDIS_URL))
 
     def submit(self, task: Task) -> None:
-        self.queue.enqueue(work, task.id, task.work, task.payload, job_id=str(task.id))
+        words = (task.id, task.work, task.payload)
+        if task.retries:
+            self.queue.enqueue(work, *words, job_id=str(task.id), retry=Retry(max=task.retries))
+        else:
+            self.queue.enqueue(work, *words, job_id=str(task.id))
 
     def claims(self, ids: Sequence[int]) -> Mapping[int, bool]:
         """The status RQ keeps with a job: for 500 s of one that succeeded, for a year of a failed one."""

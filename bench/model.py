@@ -39,6 +39,7 @@ class Fate(enum.StrEnum):
     DUPLICATED = "duplicated"  # ran again although the run before had neither failed nor vanished
     REFUSED = "refused"  # the library never accepted it
     UNEXPECTED = "unexpected"  # ran, but was never submitted
+    CUT_OFF = "cut_off"  # under way when the harness itself was cut off, in a cell that was then resumed
 
 
 PHASE_SHIFT: Final = 32
@@ -94,6 +95,7 @@ class Arrival(enum.StrEnum):
     BURST = "burst"  # everything is due at once
     CONSTANT = "constant"  # evenly spaced
     POISSON = "poisson"  # exponential gaps
+    DAILY = "daily"  # a Poisson process whose rate follows a day with two peaks
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,8 @@ class Load:
     `rate_hz` is ignored for bursts. The first `warmup_n` tasks are sent and recorded like the others
     and left out of every figure. With `mix`, `(work, weight)` pairs, each body is drawn from it by `seed`;
     `special` gives single tasks, by index, another one. `UNSERIALISABLE` is a word for either. `retries` is
-    passed on where the system has retries.
+    passed on where the system has retries. A daily load that lasts for less than 24 h has a whole day in it;
+    a longer one repeats it.
     """
 
     n: int
@@ -196,7 +199,7 @@ class Phase:
     accord, one every so many seconds; with `wall_clock`, they are due when the wall clock shows a multiple.
     From the first `supervised` phase of a cell on, what exits is started again, and a task that the library
     refuses, or that does not end `patience_s` after the last sign of life, is counted and no error. `faults`
-    are done to the system while such a phase runs.
+    are done to the system while such a phase runs. `look_s` is how often the harness looks at it.
     """
 
     name: str
@@ -213,6 +216,7 @@ class Phase:
     supervised: bool = False
     faults: tuple[Fault, ...] = ()
     patience_s: float = 0.0
+    look_s: float = 0.02
 
 
 # --- systems, cells, metrics ------------------------------------------------------------------------

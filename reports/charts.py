@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 
 from bench.store import Run, on_disk
-from reports import curves, loadcurves, look, rowcharts
+from reports import curves, loadcurves, look, rowcharts, soakcurves
 from reports.lines import Section
 from reports.look import Chart
 from reports.measured import measured
@@ -35,5 +35,7 @@ def charts(run: Run, sections: Sequence[Section], folder: Path) -> list[Chart]:
             rowcharts.startup(rows, colours, folder),
             loadcurves.against_load(rows, colours, folder),
             loadcurves.distributions(run, rows, colours, folder),
+            soakcurves.latency(rows, colours, folder),
+            soakcurves.memory(rows, folder),
         ]
     return [chart for chart in drawn if chart]

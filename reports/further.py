@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from bench.model import Role
 from bench.store import Run
-from reports import accounts, calibration, faults, marks, parity, published
+from reports import accounts, calibration, faults, marks, parity, published, soaks
 from reports.lines import condition
 from reports.measured import Measured, measured
 from reports.published import Figure, Verdict
@@ -22,6 +23,8 @@ from reports.tables import (
     interval_text,
     number,
 )
+
+ROLES: Final = tuple(role.value for role in Role if role is not Role.HARNESS)
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,14 @@ GRIDS: Final = (
             "set_up.servers": "Servers, s",
         },
     ),
+    Grid(
+        "soak-growth",
+        "Memory growth in a soak, by role",
+        "What the PSS of each role grows by per hour, in MB: the slope of a straight line (Theil and Sen) "
+        "through the samples after the first tenth, with a block bootstrap interval.",
+        "soak",
+        {f"growth_pss_per_hour.{role}": role.capitalize() for role in (*ROLES, "total")},
+    ),
 )
 
 
@@ -117,6 +128,7 @@ def further_tables(run: Run) -> list[Table]:
     grids = [_grid(grid, rows) for grid in GRIDS]
     tables = [
         *parity.tables(run),
+        soaks.table(run),
         *faults.tables(run),
         *accounts.tables(run),
         *grids,

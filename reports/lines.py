@@ -84,6 +84,10 @@ def condition(scenario: str, params: Params) -> str:
         words = ["idle, after the first tasks"]
     elif scenario == "periodic":
         words = [f"every {float(params.get('every_s', 1)):g} s, {float(params.get('ticks', 20)):g} ticks"]
+    elif scenario == "soak":
+        words = [f"{params.get('duration', '10m')} at {float(params.get('per_hour', 1000)):g} tasks/h"]
+        compress = float(params.get("compress", 1))
+        words += [f"compressed \N{MULTIPLICATION SIGN}{compress:g}"] if compress > 1 else []
     if params.get("work", "noop") != "noop":
         words.append(f"work {params['work']}")
     if scenario != "memory" and params.get("payload"):
