@@ -72,6 +72,7 @@ def run_cell(
     if missing := scenario.why_not(system, variant, params):
         return Result(Status.UNSUPPORTED, missing)
     provision = provision or Provision(owner=home.name)
+    slots = scenario.slots(params, slots)
     stack = Stack(system, variant, environment, home, folder, slots, progress, provision)
     play = _Play(stack, scenario, params, seed + cell.trial * TRIAL_SEED)
     status, reason = Status.OK, ""
@@ -161,6 +162,7 @@ class _Play:
                 found.records[is_scheduled],
                 self.claims,
                 self.stack.seconds,
+                self.stack.slots,
             )
             metrics += history.fates(self.scenario.deadline_s)
             try:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from bench import ledger, openloop, stats
+from bench.agent.work import body_s
 from bench.errors import CellError, Unsupported
 from bench.model import (
     AHEAD_S,
@@ -35,8 +36,8 @@ from bench.model import (
 
 __all__ = [
     "AHEAD_S", "BATCHES", "REST_S", "Arrival", "CellError", "Grid", "History", "Load", "Metric", "Parameter",
-    "Phase", "Phases", "Scenario", "Seen", "System", "Unsupported", "Variant", "Workers", "bursts",
-    "capacity_hz", "first_tasks", "idling", "quantiles", "rate_hz", "stats", "steady_hz",
+    "Phase", "Phases", "Scenario", "Seen", "System", "Unsupported", "Variant", "Workers", "body_s", "bursts",
+    "capacity_hz", "first_tasks", "idling", "ledger", "quantiles", "rate_hz", "stats", "steady_hz",
 ]  # fmt: skip
 
 BATCHES = "its tasks are handed over in batches: see the variant that takes them one by one"
@@ -88,7 +89,7 @@ class History:
     `phases` the phases by number, `spawned_ns` when the processes that run tasks were last spawned in
     each phase. Times are CLOCK_MONOTONIC ns. `scheduled` holds the events of schedules; `claims` what the
     library itself says of tasks by id (True for success), None where it was not asked. `set_up_s` is what
-    setting up took, by step, in s.
+    setting up took, by step, in s; `slots` how many tasks may run at once.
     """
 
     tasks: pd.DataFrame
@@ -100,6 +101,7 @@ class History:
     scheduled: ledger.Records | None = None
     claims: Mapping[int, bool] | None = None
     set_up_s: Mapping[str, float] = field(default_factory=dict)
+    slots: int = 1
 
     def number(self, name: str) -> int:
         """The number of the phase called `name`."""
@@ -289,10 +291,17 @@ class Scenario(ABC):
         """Whether tasks talk to the io server."""
         return str(params.get("work", "")).startswith("io")
 
+    def slots(self, params: Mapping[str, Any], of_run: int) -> int:
+        """How many tasks may run at once in a cell: what the parameter `slots` says, where there is one."""
+        return int(params.get("slots") or of_run)
+
     def why_not(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:
         """Why a variant cannot be asked this, or an empty string: what it takes, and `unsupported`."""
         if self.sends and not system.takes_tasks:
             return "it runs nothing but schedules"
+        slots = params.get("slots", 0)
+        if variant.max_slots and slots > variant.max_slots:
+            return f"it runs at most {variant.max_slots} tasks at once"
         return self.unsupported(system, variant, params)
 
     def unsupported(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 
 from bench.store import Run, on_disk
-from reports import curves, loadcurves, look, rowcharts
+from reports import curves, footprint, kneecharts, knees, loadcurves, look, rowcharts
 from reports.lines import Section
 from reports.look import Chart
 from reports.measured import measured
@@ -25,6 +25,7 @@ def charts(run: Run, sections: Sequence[Section], folder: Path) -> list[Chart]:
     rows = measured(run)
     by_key = {section.key: section for section in sections}
     colours = look.colours([row.subject for row in rows])
+    concurrent = knees.curves(run)
     with mpl.rc_context(look.STYLE):
         drawn = [
             rowcharts.dots(by_key["throughput"], colours, folder),
@@ -35,5 +36,9 @@ def charts(run: Run, sections: Sequence[Section], folder: Path) -> list[Chart]:
             rowcharts.startup(rows, colours, folder),
             loadcurves.against_load(rows, colours, folder),
             loadcurves.distributions(run, rows, colours, folder),
+            kneecharts.knees(concurrent, colours, folder),
+            kneecharts.latencies(rows, concurrent, colours, folder),
+            kneecharts.by_slots(rows, colours, folder),
+            kneecharts.memory_by_slots(rows, footprint.slopes(run), colours, folder),
         ]
     return [chart for chart in drawn if chart]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.store import Run
-from reports import accounts, calibration, marks, parity, published
+from reports import accounts, calibration, footprint, knees, marks, parity, published
 from reports.lines import condition
 from reports.measured import Measured, measured
 from reports.published import Figure, Verdict
@@ -67,6 +67,23 @@ GRIDS: Final = (
         | {f"dispatch_latency_at{percent}_p95": f"P95 at {percent} %" for percent in (10, 30, 50, 70, 90)},
     ),
     Grid(
+        "concurrency",
+        "Concurrent jobs in full",
+        "So many tasks become due at once. A figure is the median of the bursts of a trial. The ideal time is "
+        "that of slots which are never idle; a burst of which a task was lost is never cleared.",
+        "concurrency",
+        {
+            "success": "Ok, %",
+            "dispatch_latency_p50": "P50, ms",
+            "dispatch_latency_p95": "P95, ms",
+            "dispatch_latency_max": "Max, ms",
+            "ideal_latency_p95": "Ideal P95, ms",
+            "clear_time": "Time, s",
+            "ideal_time": "Ideal time, s",
+            "efficiency": "Efficiency, %",
+        },
+    ),
+    Grid(
         "cpu-all",
         "CPU cost",
         "CPU time of the whole stack for each task above idle, its own work included; what of that is not "
@@ -118,7 +135,9 @@ def further_tables(run: Run) -> list[Table]:
     tables = [
         *parity.tables(run),
         *accounts.tables(run),
+        *knees.tables(run),
         *grids,
+        *footprint.tables(run),
         _elsewhere(rows),
         *calibration.tables(run),
     ]

@@ -23,6 +23,9 @@ CHARTS_OF: Final = {
     "cpu": ("cpu",),
     "startup": ("startup",),
     "capacity": ("latency-load", "latency-load-distribution"),
+    "knees": ("concurrency", "concurrency-latency"),
+    "concurrency": ("concurrency-slots",),
+    "slots-memory": ("memory-slots",),
 }
 """Which charts stand above which table."""
 

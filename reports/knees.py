@@ -1,0 +1,295 @@
+"""Knees: the number of concurrent jobs at which a system begins to do worse than queueing alone would have it.
+
+Of slots that are all taken, latency grows with the number of jobs in any system, the ideal one too: that is
+no knee. A trial has its knee at the first number of jobs of which a task was lost or late, or at which the
+efficiency (the ideal time of the burst over the time it took) falls below `FALL` of the best at any smaller
+number. A system that is as slow with few jobs as with many has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pandas as pd
+
+from bench.model import Status
+from bench.stats import Interval, proportion_interval
+from bench.store import Run
+from bench.summary import is_invalid
+from reports import marks, published
+from reports.measured import Params, Subject, parameters, subjects
+from reports.published import Figure, Verdict, Word
+from reports.tables import DASH, NONE, Column, Entry, Footnotes, Group, Table, number
+
+FALL: Final = 0.8
+"""The share of the best efficiency below which there is a knee."""
+
+JOBS: Final = 100
+"""Of a burst whose parameters do not say."""
+
+CLAIMS: Final = (("S3 bottlenecks", "concurrent_jobs_knee"), ("explainer", "concurrent_jobs"))
+"""Published tables and metrics that name a number of concurrent jobs."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What bursts of one size showed in one trial; `efficiency` in % is None where none was ever cleared."""
+
+    jobs: int
+    efficiency: float | None
+    ok: int
+    n: int
+
+
+@dataclass(frozen=True)
+class Knee:
+    """Where one trial has its knee: at `jobs` (None: nowhere), and not yet at `before` (0: the smallest)."""
+
+    jobs: int | None
+    before: int
+    why: str = ""
+
+
+def knee(points: Iterable[Point]) -> Knee:
+    """The knee of one trial, of which there is a point for each number of jobs."""
+    best, before = 0.0, 0
+    for point in sorted(points, key=lambda point: point.jobs):
+        if point.ok < point.n or point.efficiency is None:
+            return Knee(point.jobs, before, "tasks that were not ok")
+        if point.efficiency < FALL * best:
+            return Knee(point.jobs, before, "falling efficiency")
+        best, before = max(best, point.efficiency), point.jobs
+    return Knee(None, before)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A variant under one condition: its points by trial, and the remarks on their figures.
+
+    `text` are the parameters but the number of jobs, as they stand in `summary.csv`.
+    """
+
+    subject: Subject
+    text: str
+    slots: int
+    trials: tuple[tuple[Point, ...], ...]
+    reason: str = ""
+
+    @property
+    def params(self) -> Params:
+        """The parameters but the number of jobs."""
+        return parameters(self.text)
+
+    @property
+    def knees(self) -> list[Knee]:
+        """The knee of every trial."""
+        return [knee(points) for points in self.trials]
+
+    @property
+    def found(self) -> list[int]:
+        """The knees of the trials that have one."""
+        return sorted(one.jobs for one in self.knees if one.jobs is not None)
+
+    @property
+    def upto(self) -> int:
+        """The most jobs that were tried."""
+        return max(point.jobs for points in self.trials for point in points)
+
+    @property
+    def words(self) -> str:
+        """The knee in words."""
+        found = self.found
+        if not found:
+            return f"none up to {self.upto:,}"
+        return f"{found[0]:,}" if found[0] == found[-1] else f"{found[0]:,}{DASH}{found[-1]:,}"
+
+    @property
+    def support(self) -> str:
+        """In how many trials it is so."""
+        n, having = len(self.trials), len(self.found)
+        return f"in {having or n} of {n} trial{'s' * (n != 1)}"
+
+    @property
+    def why(self) -> str:
+        """What makes it a knee, and what was still well."""
+        whys = " or ".join(dict.fromkeys(one.why for one in self.knees if one.why))
+        before = min((one.before for one in self.knees if one.jobs is not None), default=0)
+        return f"{whys}; not yet at {before:,}" if before else whys
+
+    def at(self, jobs: int) -> list[Point]:
+        """What all trials showed at one number of jobs."""
+        return [point for points in self.trials for point in points if point.jobs == jobs]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Every number of jobs."""
+        return sorted({point.jobs for points in self.trials for point in points})
+
+    def success(self, jobs: int) -> Interval:
+        """The share of tasks that were ok, over all trials, with its exact interval."""
+        points = self.at(jobs)
+        return proportion_interval(sum(p.ok for p in points), sum(p.n for p in points))
+
+
+def curves(run: Run) -> list[Curve]:
+    """Every variant and condition with at least two numbers of jobs. Failed and invalid trials are left out."""
+    about = subjects(run)
+    rows = run.summary[(run.summary["scenario"] == "concurrency") & (run.summary["trial"] != "")]
+    rows = rows[(rows["status"] == Status.OK.value) & ~rows["reason"].map(lambda why: is_invalid(str(why)))]
+    trials: dict[tuple[str, str, str], dict[str, list[Point]]] = {}
+    slots: dict[tuple[str, str, str], int] = {}
+    reasons: dict[tuple[str, str, str], dict[str, None]] = {}
+    keys = ["system", "variant", "params", "trial"]
+    for (system, variant, params, trial), own in rows.groupby(keys):
+        key = (str(system), str(variant), _but_jobs(str(params)))
+        by_name: dict[str, dict[Any, Any]] = {str(row["metric"]): row for row in own.to_dict("records")}
+        if "success" not in by_name:
+            continue
+        point = _point(int(float(parameters(str(params)).get("jobs", JOBS))), by_name)
+        trials.setdefault(key, {}).setdefault(str(trial), []).append(point)
+        slots[key] = int(by_name["slots"]["value"])
+        for remark in marks.remarks(str(by_name["success"]["reason"])):
+            reasons.setdefault(key, {})[remark] = None
+    found = [
+        Curve(
+            about[key[0], key[1]],
+            key[2],
+            slots[key],
+            tuple(tuple(points) for points in by_trial.values()),
+            "; ".join(reasons.get(key, {})),
+        )
+        for key, by_trial in trials.items()
+    ]
+    several = [curve for curve in found if len(curve.sizes) > 1]
+    return sorted(several, key=lambda c: (c.slots, c.text, c.subject.floor, c.subject.title, c.subject.variant))
+
+
+def _but_jobs(text: str) -> str:
+    return " ".join(pair for pair in text.split() if not pair.startswith("jobs="))
+
+
+def _point(jobs: int, by_name: dict[str, dict[Any, Any]]) -> Point:
+    success, efficiency = by_name["success"], by_name.get("efficiency")
+    # Where tasks were lost in some of the bursts, the others alone do not make it whole.
+    n = int(success["n"])
+    ok = round(float(success["value"]) / 100 * n)
+    known = efficiency is not None and not pd.isna(efficiency["value"])
+    return Point(jobs, float(efficiency["value"]) if efficiency and known else None, ok, n)
+
+
+# --- held against what was published ----------------------------------------------------------------
+
+
+def claims(subject: Subject) -> list[Figure]:
+    """What was published of the concurrent jobs of a system."""
+    return [
+        figure
+        for figure in published.load()
+        if (figure.table, figure.metric) in CLAIMS and published.concerns(figure, subject)
+    ]
+
+
+def verdict(curve: Curve, figure: Figure) -> Verdict:
+    """A knee lies above the last number of jobs without one, and at or below the first with one."""
+    low, high = figure.bounds
+    reserved = f"with {curve.slots} slot{'s' * (curve.slots != 1)}: it names none"
+    if not curve.found:
+        if high is not None and curve.upto <= high:
+            return Verdict(Word.NOT_COMPARABLE, f"no more than {curve.upto:,} were tried")
+        return Verdict(Word.ABOVE, reserved)
+    if len(curve.found) < len(curve.trials):
+        return Verdict(Word.NOT_COMPARABLE, "not every trial has a knee")
+    before = min(one.before for one in curve.knees)
+    interval = Interval(curve.found[0], before, curve.found[-1], len(curve.trials), 0.0)
+    return published.verdict(low, high, interval, curve.reason).reserved(reserved)
+
+
+# --- the table --------------------------------------------------------------------------------------
+
+LEAD: Final = (
+    "So many tasks become due at once. Slots that are all taken make the last ones wait in any system: the "
+    "ideal needs the number of tasks over that of slots, rounded up, times the work of one. Efficiency is that "
+    "time over the one that the burst took until its last task had ended. A trial has its knee at the first "
+    f"number of tasks of which one was lost or late, or at which the efficiency falls below {FALL:.0%} of the "
+    "best at a smaller number. It lies between the number before and that one: no others were tried."
+)
+
+
+def tables(run: Run) -> list[Table]:
+    """The table of the knees."""
+    notes, groups, records = Footnotes(), [], []
+    found = curves(run)
+    for words in dict.fromkeys(_condition(curve) for curve in found):
+        own = [curve for curve in found if _condition(curve) == words]
+        groups.append(Group(words, tuple(_entries(curve, notes) for curve in own)))
+        records += [_record(curve) for curve in own]
+    labels = ("System", "Variant", "Knee, tasks", "Why", "Efficiency, %", "Ok at most tasks, %", "Published", "Verdict")
+    numeric = ("Efficiency, %", "Ok at most tasks, %", "Published")
+    columns = tuple(Column(label, label in numeric) for label in labels)
+    title = "Concurrent jobs: where is the knee?"
+    return [
+        Table("knees", title, LEAD, columns, tuple(groups), tuple(notes.texts), tuple(records), notes.legend)
+    ]
+
+
+def _condition(curve: Curve) -> str:
+    slots = f"{curve.slots} slot{'s' * (curve.slots != 1)}"
+    return f"{slots}, work {curve.params.get('work', 'sleep:100')}"
+
+
+def _entries(curve: Curve, notes: Footnotes) -> tuple[Entry, ...]:
+    notes.reasons.append(curve.reason)
+    told = claims(curve.subject)
+    verdicts = [verdict(curve, figure) for figure in told]
+    return (
+        Entry(curve.subject.title),
+        Entry(curve.subject.variant),
+        Entry(curve.words, curve.support, notes.of(curve.reason), marks=marks.marks(curve.reason)),
+        Entry(curve.why or NONE),
+        Entry(_efficiencies(curve)),
+        Entry(_percent(curve.success(curve.upto))),
+        Entry(", ".join(figure.text for figure in told) or NONE, ", ".join(figure.table for figure in told)),
+        Entry("; ".join(map(str, verdicts)) or NONE, tone=str(verdicts[0].word) if verdicts else "absent"),
+    )
+
+
+def _efficiencies(curve: Curve) -> str:
+    """The lowest and the highest of the medians, from the fewest jobs to the most."""
+    medians = [value for jobs in curve.sizes if (value := efficiency(curve.at(jobs))) is not None]
+    return f"{number(min(medians))}{DASH}{number(max(medians))}" if medians else NONE
+
+
+def efficiency(points: Sequence[Point]) -> float | None:
+    """The median of the trials in which a burst was cleared."""
+    known = [point.efficiency for point in points if point.efficiency is not None]
+    return float(pd.Series(known).median()) if known else None
+
+
+def _percent(share: Interval) -> str:
+    low, high = (0.0 if end is None else 100 * end for end in (share.low, share.high))
+    return f"{number(100 * share.value)} ({number(low)}{DASH}{number(high)})"
+
+
+def _record(curve: Curve) -> dict[str, Any]:
+    last = curve.success(curve.upto)
+    told = claims(curve.subject)
+    return {
+        "system": curve.subject.system,
+        "variant": curve.subject.variant,
+        "condition": _condition(curve),
+        "knee_low": curve.found[0] if curve.found else None,
+        "knee_high": curve.found[-1] if curve.found else None,
+        "up_to": curve.upto,
+        "trials_with_knee": len(curve.found),
+        "trials": len(curve.trials),
+        "why": curve.why,
+        "ok_at_most": last.value,
+        "ok_low": last.low,
+        "ok_high": last.high,
+        "published": ", ".join(figure.id for figure in told),
+        "verdict": "; ".join(str(verdict(curve, figure)) for figure in told),
+        "marks": marks.words(curve.reason),
+        "reason": curve.reason,
+    }
