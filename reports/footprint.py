@@ -7,12 +7,10 @@ from typing import Any, Final
 
 import pandas as pd
 
-from bench.model import Status
 from bench.stats import Interval, slope_interval
 from bench.store import Run
-from bench.summary import is_invalid
 from reports import marks, published
-from reports.measured import Measured, Subject, measured, parameters, subjects
+from reports.measured import Measured, Subject, measured, parameters, subjects, trials_of
 from reports.published import Figure, Verdict
 from reports.tables import NONE, Column, Entry, Footnotes, Group, Table, interval_text, value_text
 
@@ -27,9 +25,9 @@ SLOT_CLAIM, JOB_CLAIM = "rss_per_worker", "rss_per_job"
 
 SLOT_LEAD: Final = (
     "Memory of the whole stack at rest, after the first tasks, in cells with several numbers of slots: the "
-    "slope over them (Theil-Sen) over all trials. A slot is a thread in one system and a process in another, "
-    "see above. PSS shares out the pages that processes have in common, RSS counts them once in every process. "
-    "What was published is RSS for each worker."
+    "slope over them (Theil-Sen) of all trials. A slot is a thread in one system and a process in another. "
+    "PSS shares out the pages that processes have in common, RSS counts them once in every process. What was "
+    "published is RSS for each worker."
 )
 JOB_LEAD: Final = (
     "Tasks are queued step by step while nothing runs any: what the PSS of each role grows by with every one "
@@ -43,8 +41,7 @@ def per_slot(run: Run) -> dict[tuple[Subject, str], tuple[Interval, str]]:
     Fewer than three different numbers of slots give none.
     """
     about = subjects(run)
-    rows = run.summary[(run.summary["scenario"] == "memory") & (run.summary["trial"] != "")]
-    rows = rows[(rows["status"] == Status.OK.value) & ~rows["reason"].map(lambda why: is_invalid(str(why)))]
+    rows = trials_of(run, "memory")
     found: dict[tuple[Subject, str], tuple[Interval, str]] = {}
     for kind in KINDS:
         own = rows[rows["metric"] == f"idle_{kind}.total"].dropna(subset=["value"])
@@ -126,7 +123,9 @@ def _job_table(rows: Sequence[Measured]) -> Table:
                 *_verdict_entries(figure, verdict),
             )
         )
-        records.append(_record(row.subject, {"role": role}, row.unit, row.interval, row.reason, figure, verdict))
+        records.append(
+            _record(row.subject, {"role": role}, row.unit, row.interval, row.reason, figure, verdict)
+        )
     labels = ("PSS per task, kB", "Interval", "Published")
     columns = (
         *map(Column, ("System", "Variant", "Role")),

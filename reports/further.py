@@ -69,7 +69,7 @@ GRIDS: Final = (
     Grid(
         "concurrency",
         "Concurrent jobs in full",
-        "So many tasks become due at once. A figure is the median of the bursts of a trial. The ideal time is "
+        "So many tasks become due at once. A figure is the median of the bursts of a trial. The ideal is "
         "that of slots which are never idle; a burst of which a task was lost is never cleared.",
         "concurrency",
         {

@@ -18,7 +18,6 @@ from reports.knees import Curve, claims, efficiency
 from reports.loadcurves import apart
 from reports.look import BAND, GRID, INK, MUTED, Chart
 from reports.measured import Measured, Subject
-from reports.tables import number
 
 COLUMNS: Final = 3
 PANEL_IN: Final = 2.15
@@ -54,12 +53,17 @@ def knees(found: Sequence[Curve], colours: Mapping[str, str], folder: Path) -> C
     title = "Concurrent jobs: where is the knee?"
     under = f"%, by tasks that become due at once · {_words(shown[0])}"
     look.head(drawing, title, under)
-    ink = {"color": INK, "linewidth": 1.6}
     _key(
         drawing,
         [
-            (Line2D([], [], marker="o", markersize=4, **ink), "efficiency: ideal time over time taken"),
-            (Line2D([], [], marker="s", markersize=3.5, color=MUTED, linewidth=1.1, linestyle=":"), "tasks ok"),
+            (
+                Line2D([], [], marker="o", markersize=4, color=INK, linewidth=1.6),
+                "efficiency: ideal time over time taken",
+            ),
+            (
+                Line2D([], [], marker="s", markersize=3.5, color=MUTED, linewidth=1.1, linestyle=":"),
+                "tasks ok",
+            ),
             (Line2D([], [], color=INK, linewidth=0.9, linestyle=IDEAL), "ideal"),
             (Line2D([], [], color=BAND, linewidth=7), "published knee"),
         ],
@@ -72,17 +76,24 @@ def knees(found: Sequence[Curve], colours: Mapping[str, str], folder: Path) -> C
     return look.save(drawing, folder, "concurrency", title, " ".join([alt, *foot]))
 
 
-def latencies(rows: Sequence[Measured], found: Sequence[Curve], colours: Mapping[str, str], folder: Path) -> Chart | None:
+def latencies(
+    rows: Sequence[Measured], found: Sequence[Curve], colours: Mapping[str, str], folder: Path
+) -> Chart | None:
     """P95 latency of bursts against their size beside that of the ideal, one panel per variant."""
     shown = _of_most(found)
-    points = {curve.subject: _by(rows, curve.text, curve.subject, "dispatch_latency_p95", "jobs") for curve in shown}
-    ideals = {curve.subject: _by(rows, curve.text, curve.subject, "ideal_latency_p95", "jobs") for curve in shown}
+    points = {
+        curve.subject: _by(rows, curve.text, curve.subject, "dispatch_latency_p95", "jobs") for curve in shown
+    }
+    ideals = {
+        curve.subject: _by(rows, curve.text, curve.subject, "ideal_latency_p95", "jobs") for curve in shown
+    }
     shown = [curve for curve in shown if points[curve.subject]]
     if not shown:
         return None
     foot = look.foot(
         marks.named(
-            [(look.label(c.subject), row.reason) for c in shown for row in points[c.subject].values()], "hollow"
+            [(look.label(c.subject), row.reason) for c in shown for row in points[c.subject].values()],
+            "hollow",
         )
     )
     drawing, panels = _panels(len(shown), foot)
@@ -174,7 +185,9 @@ def _work(row: Measured) -> str:
     return f"work {row.params.get('work', 'sleep:100')}"
 
 
-def _by(rows: Iterable[Measured], text: str, subject: Subject, metric: str, axis: str) -> dict[float, Measured]:
+def _by(
+    rows: Iterable[Measured], text: str, subject: Subject, metric: str, axis: str
+) -> dict[float, Measured]:
     """A metric of a variant along a parameter, the other parameters being those of `text`."""
     found = {
         float(row.params.get(axis, JOBS)): row
@@ -335,7 +348,9 @@ def _names(axes: Axes, ends: Sequence[tuple[float, float, str, str]], height_in:
     """Names right of the curves, given from top to bottom as `(x, y, name, colour)` of their last point."""
     low, high = (math.log(end) for end in axes.get_ylim())
     wanted = [(math.log(y) - low) / (high - low) * height_in for _, y, _, _ in ends]
-    for (x, y, name, colour), place in zip(ends, apart(wanted, NAME_IN, 0.5 * NAME_IN, height_in), strict=True):
+    for (x, y, name, colour), place in zip(
+        ends, apart(wanted, NAME_IN, 0.5 * NAME_IN, height_in), strict=True
+    ):
         axes.annotate(
             name, (x, y), (1.035, place / height_in), xycoords="data", textcoords="axes fraction",
             va="center", fontsize=8.5, color=INK,

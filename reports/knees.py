@@ -1,4 +1,4 @@
-"""Knees: the number of concurrent jobs at which a system begins to do worse than queueing alone would have it.
+"""Knees: the number of concurrent jobs at which a system begins to do worse than queueing alone would.
 
 Of slots that are all taken, latency grows with the number of jobs in any system, the ideal one too: that is
 no knee. A trial has its knee at the first number of jobs of which a task was lost or late, or at which the
@@ -14,12 +14,10 @@ from typing import Any, Final
 
 import pandas as pd
 
-from bench.model import Status
 from bench.stats import Interval, proportion_interval
 from bench.store import Run
-from bench.summary import is_invalid
 from reports import marks, published
-from reports.measured import Params, Subject, parameters, subjects
+from reports.measured import Params, Subject, parameters, subjects, trials_of
 from reports.published import Figure, Verdict, Word
 from reports.tables import DASH, NONE, Column, Entry, Footnotes, Group, Table, number
 
@@ -134,15 +132,13 @@ class Curve:
 
 
 def curves(run: Run) -> list[Curve]:
-    """Every variant and condition with at least two numbers of jobs. Failed and invalid trials are left out."""
+    """Every variant and condition with at least two numbers of jobs; failed and invalid trials left out."""
     about = subjects(run)
-    rows = run.summary[(run.summary["scenario"] == "concurrency") & (run.summary["trial"] != "")]
-    rows = rows[(rows["status"] == Status.OK.value) & ~rows["reason"].map(lambda why: is_invalid(str(why)))]
     trials: dict[tuple[str, str, str], dict[str, list[Point]]] = {}
     slots: dict[tuple[str, str, str], int] = {}
     reasons: dict[tuple[str, str, str], dict[str, None]] = {}
     keys = ["system", "variant", "params", "trial"]
-    for (system, variant, params, trial), own in rows.groupby(keys):
+    for (system, variant, params, trial), own in trials_of(run, "concurrency").groupby(keys):
         key = (str(system), str(variant), _but_jobs(str(params)))
         by_name: dict[str, dict[Any, Any]] = {str(row["metric"]): row for row in own.to_dict("records")}
         if "success" not in by_name:
@@ -163,7 +159,9 @@ def curves(run: Run) -> list[Curve]:
         for key, by_trial in trials.items()
     ]
     several = [curve for curve in found if len(curve.sizes) > 1]
-    return sorted(several, key=lambda c: (c.slots, c.text, c.subject.floor, c.subject.title, c.subject.variant))
+    return sorted(
+        several, key=lambda c: (c.slots, c.text, c.subject.floor, c.subject.title, c.subject.variant)
+    )
 
 
 def _but_jobs(text: str) -> str:
@@ -210,10 +208,11 @@ def verdict(curve: Curve, figure: Figure) -> Verdict:
 
 LEAD: Final = (
     "So many tasks become due at once. Slots that are all taken make the last ones wait in any system: the "
-    "ideal needs the number of tasks over that of slots, rounded up, times the work of one. Efficiency is that "
-    "time over the one that the burst took until its last task had ended. A trial has its knee at the first "
-    f"number of tasks of which one was lost or late, or at which the efficiency falls below {FALL:.0%} of the "
-    "best at a smaller number. It lies between the number before and that one: no others were tried."
+    "ideal needs the number of tasks over that of slots, rounded up, times the work of one. Efficiency is "
+    "that time over the one that the burst took until its last task had ended. A trial has its knee at the "
+    "first number of tasks of which one was lost or late, or at which the efficiency falls below "
+    f"{FALL:.0%} of the best at a smaller number. It lies between the number before and that one: no others "
+    "were tried."
 )
 
 
@@ -225,7 +224,16 @@ def tables(run: Run) -> list[Table]:
         own = [curve for curve in found if _condition(curve) == words]
         groups.append(Group(words, tuple(_entries(curve, notes) for curve in own)))
         records += [_record(curve) for curve in own]
-    labels = ("System", "Variant", "Knee, tasks", "Why", "Efficiency, %", "Ok at most tasks, %", "Published", "Verdict")
+    labels = (
+        "System",
+        "Variant",
+        "Knee, tasks",
+        "Why",
+        "Efficiency, %",
+        "Ok at most tasks, %",
+        "Published",
+        "Verdict",
+    )
     numeric = ("Efficiency, %", "Ok at most tasks, %", "Published")
     columns = tuple(Column(label, label in numeric) for label in labels)
     title = "Concurrent jobs: where is the knee?"

@@ -134,7 +134,7 @@ class Ideal:
     @property
     def latency_ms(self) -> Milliseconds:
         """From due to start, of every task."""
-        return np.arange(self.jobs) // self.slots * self.work_s * 1e3
+        return np.asarray(np.arange(self.jobs) // self.slots * (self.work_s * 1e3), np.float64)
 
 
 @dataclass(frozen=True)

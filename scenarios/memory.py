@@ -221,7 +221,8 @@ def per_queued_job(history: History) -> Iterator[Metric]:
     samples = pd.concat([history.samples(name) for name in names])
     accepted = pd.concat([history.sent(name)["accepted_ns"] for name in names]).dropna()
     accepted_ns = np.sort(accepted.to_numpy(np.int64))
-    for role, rows in by_role(samples[samples["edge"] != ""]).groupby("role"):
+    between = (samples["edge"] == "end") | (samples["edge"] == "begin") & (samples["phase"] == names[0])
+    for role, rows in by_role(samples[between]).groupby("role"):
         known = rows[rows["processes"] > 0].dropna(subset=["pss_bytes"]).sort_values("t_ns")
         queued = np.searchsorted(accepted_ns, known["t_ns"].to_numpy(np.int64), side="right")
         if len(np.unique(queued)) < 3:
