@@ -14,14 +14,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from reports import look, marks
 from reports.curves import LINES
-from reports.knees import Curve, claims, efficiency
+from reports.knees import Curve, claim, efficiency
 from reports.loadcurves import apart
 from reports.look import BAND, GRID, INK, MUTED, Chart
 from reports.measured import Measured, Subject
 
 COLUMNS: Final = 3
 PANEL_IN: Final = 2.15
-HEAD_IN: Final = 0.98
+HEAD_IN: Final = 0.85
 NAMES_IN, NAME_IN = 3.1, 0.19
 IDEAL: Final = (0, (4, 2))
 """How the ideal is drawn: dashed, in ink."""
@@ -36,7 +36,10 @@ def knees(found: Sequence[Curve], colours: Mapping[str, str], folder: Path) -> C
     shown = _of_most(found)
     if not shown:
         return None
-    foot = look.foot(marks.named([(look.label(c.subject), c.reason) for c in shown], "read with care"))
+    lines = marks.named([(look.label(c.subject), c.reason) for c in shown], "read with care")
+    if any(point.efficiency is None for c in shown for points in c.trials for point in points):
+        lines.append("no efficiency where tasks were lost: such a burst is never cleared")
+    foot = look.foot(lines)
     drawing, panels = _panels(len(shown), foot)
     sizes = sorted({jobs for curve in shown for jobs in curve.sizes})
     for axes, curve in zip(panels, shown, strict=True):
@@ -45,7 +48,7 @@ def knees(found: Sequence[Curve], colours: Mapping[str, str], folder: Path) -> C
         axes.set_yticks([0, 50, 100], ["0", "50", "100 %"])
         axes.set_title(look.label(curve.subject), loc="left", fontsize=9, color=INK)
         _claimed(axes, curve.subject)
-        axes.axhline(100, color=INK, linewidth=0.9, linestyle=IDEAL, zorder=2)
+        axes.axhline(100, color=INK, linewidth=0.9, linestyle=IDEAL, zorder=5)
         colour = colours[curve.subject.system]
         _success(axes, curve)
         _efficiency(axes, curve, colour)
@@ -65,6 +68,7 @@ def knees(found: Sequence[Curve], colours: Mapping[str, str], folder: Path) -> C
                 "tasks ok",
             ),
             (Line2D([], [], color=INK, linewidth=0.9, linestyle=IDEAL), "ideal"),
+            (Line2D([], [], color=look.VERMILION, linewidth=1.2), "knee"),
             (Line2D([], [], color=BAND, linewidth=7), "published knee"),
         ],
     )
@@ -111,9 +115,9 @@ def latencies(
         _claimed(axes, curve.subject)
         ideal = {x: row.interval.value for x, row in ideals[curve.subject].items() if row.interval}
         above = {x: value for x, value in ideal.items() if value > 0}
-        axes.plot(list(above), list(above.values()), color=INK, linewidth=0.9, linestyle=IDEAL, zorder=2)
+        axes.plot(list(above), list(above.values()), color=INK, linewidth=0.9, linestyle=IDEAL, zorder=5)
         _curve(axes, points[curve.subject], colours[curve.subject.system], "-")
-    title = "Concurrent jobs: latency is queueing"
+    title = "Concurrent jobs: latency beside that of queueing alone"
     under = f"P95 from due to start, ms, by tasks that become due at once · {_words(shown[0])}"
     look.head(drawing, title, under)
     _key(
@@ -243,8 +247,8 @@ def _jobs_axis(axes: Axes, sizes: Sequence[int]) -> None:
 
 
 def _claimed(axes: Axes, subject: Subject) -> None:
-    """The published numbers of concurrent jobs, as bands over the whole height."""
-    for figure in claims(subject):
+    """The published knee, as a band over the whole height."""
+    if figure := claim(subject):
         low, high = figure.bounds
         left, right = axes.get_xlim()
         axes.axvspan(low or left, high or right, color=BAND, linewidth=0, zorder=0)
@@ -331,7 +335,7 @@ def _slots_chart(
     axes.set_xlabel("slots")
     ends: list[tuple[float, float, str, str]] = []
     if ideal:
-        axes.plot(list(ideal), list(ideal.values()), color=INK, linewidth=0.9, linestyle=IDEAL, zorder=2)
+        axes.plot(list(ideal), list(ideal.values()), color=INK, linewidth=0.9, linestyle=IDEAL, zorder=5)
         ends.append((max(ideal), ideal[max(ideal)], "ideal", INK))
     for subject in shown:
         same = [s for s in sorted(shown, key=lambda s: s.key) if s.system == subject.system]

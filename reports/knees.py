@@ -8,6 +8,7 @@ number. A system that is as slow with few jobs as with many has none.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +18,7 @@ import pandas as pd
 from bench.stats import Interval, proportion_interval
 from bench.store import Run
 from reports import marks, published
+from reports.accounts import PLAIN
 from reports.measured import Params, Subject, parameters, subjects, trials_of
 from reports.published import Figure, Verdict, Word
 from reports.tables import DASH, NONE, Column, Entry, Footnotes, Group, Table, number
@@ -27,8 +29,8 @@ FALL: Final = 0.8
 JOBS: Final = 100
 """Of a burst whose parameters do not say."""
 
-CLAIMS: Final = (("S3 bottlenecks", "concurrent_jobs_knee"), ("explainer", "concurrent_jobs"))
-"""Published tables and metrics that name a number of concurrent jobs."""
+CLAIM: Final = "concurrent_jobs_knee"
+"""The published metric."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def curves(run: Run) -> list[Curve]:
     about = subjects(run)
     trials: dict[tuple[str, str, str], dict[str, list[Point]]] = {}
     slots: dict[tuple[str, str, str], int] = {}
-    reasons: dict[tuple[str, str, str], dict[str, None]] = {}
+    reasons: dict[tuple[str, str, str], list[str]] = {}
     keys = ["system", "variant", "params", "trial"]
     for (system, variant, params, trial), own in trials_of(run, "concurrency").groupby(keys):
         key = (str(system), str(variant), _but_jobs(str(params)))
@@ -146,21 +148,29 @@ def curves(run: Run) -> list[Curve]:
         point = _point(int(float(parameters(str(params)).get("jobs", JOBS))), by_name)
         trials.setdefault(key, {}).setdefault(str(trial), []).append(point)
         slots[key] = int(by_name["slots"]["value"])
-        for remark in marks.remarks(str(by_name["success"]["reason"])):
-            reasons.setdefault(key, {})[remark] = None
+        reasons.setdefault(key, []).append(str(by_name["success"]["reason"]))
     found = [
         Curve(
             about[key[0], key[1]],
             key[2],
             slots[key],
             tuple(tuple(points) for points in by_trial.values()),
-            "; ".join(reasons.get(key, {})),
+            _doubts(reasons[key]),
         )
         for key, by_trial in trials.items()
     ]
     several = [curve for curve in found if len(curve.sizes) > 1]
     return sorted(
         several, key=lambda c: (c.slots, c.text, c.subject.floor, c.subject.title, c.subject.variant)
+    )
+
+
+def _doubts(reasons: Sequence[str]) -> str:
+    """In how many of the cells of a curve each doubt about the machine occurs."""
+    counts = Counter(mark for reason in reasons for mark in marks.marks(reason) if mark in PLAIN)
+    return "; ".join(
+        PLAIN[mark] + (f" ({n} of {len(reasons)} trials)" if n < len(reasons) else "")
+        for mark, n in counts.items()
     )
 
 
@@ -180,13 +190,10 @@ def _point(jobs: int, by_name: dict[str, dict[Any, Any]]) -> Point:
 # --- held against what was published ----------------------------------------------------------------
 
 
-def claims(subject: Subject) -> list[Figure]:
-    """What was published of the concurrent jobs of a system."""
-    return [
-        figure
-        for figure in published.load()
-        if (figure.table, figure.metric) in CLAIMS and published.concerns(figure, subject)
-    ]
+def claim(subject: Subject) -> Figure | None:
+    """What was published of the knee of a system."""
+    figures = (one for one in published.load() if one.metric == CLAIM and published.concerns(one, subject))
+    return next(figures, None)
 
 
 def verdict(curve: Curve, figure: Figure) -> Verdict:
@@ -230,11 +237,11 @@ def tables(run: Run) -> list[Table]:
         "Knee, tasks",
         "Why",
         "Efficiency, %",
-        "Ok at most tasks, %",
+        "Ok with the most, %",
         "Published",
         "Verdict",
     )
-    numeric = ("Efficiency, %", "Ok at most tasks, %", "Published")
+    numeric = ("Efficiency, %", "Ok with the most, %", "Published")
     columns = tuple(Column(label, label in numeric) for label in labels)
     title = "Concurrent jobs: where is the knee?"
     return [
@@ -249,8 +256,8 @@ def _condition(curve: Curve) -> str:
 
 def _entries(curve: Curve, notes: Footnotes) -> tuple[Entry, ...]:
     notes.reasons.append(curve.reason)
-    told = claims(curve.subject)
-    verdicts = [verdict(curve, figure) for figure in told]
+    figure = claim(curve.subject)
+    said = verdict(curve, figure) if figure else Verdict(Word.NOTHING)
     return (
         Entry(curve.subject.title),
         Entry(curve.subject.variant),
@@ -258,8 +265,8 @@ def _entries(curve: Curve, notes: Footnotes) -> tuple[Entry, ...]:
         Entry(curve.why or NONE),
         Entry(_efficiencies(curve)),
         Entry(_percent(curve.success(curve.upto))),
-        Entry(", ".join(figure.text for figure in told) or NONE, ", ".join(figure.table for figure in told)),
-        Entry("; ".join(map(str, verdicts)) or NONE, tone=str(verdicts[0].word) if verdicts else "absent"),
+        Entry(figure.text if figure else NONE),
+        Entry(str(said.word) or NONE, said.why, tone=str(said.word) if said.told else "absent"),
     )
 
 
@@ -282,7 +289,7 @@ def _percent(share: Interval) -> str:
 
 def _record(curve: Curve) -> dict[str, Any]:
     last = curve.success(curve.upto)
-    told = claims(curve.subject)
+    figure = claim(curve.subject)
     return {
         "system": curve.subject.system,
         "variant": curve.subject.variant,
@@ -296,8 +303,8 @@ def _record(curve: Curve) -> dict[str, Any]:
         "ok_at_most": last.value,
         "ok_low": last.low,
         "ok_high": last.high,
-        "published": ", ".join(figure.id for figure in told),
-        "verdict": "; ".join(str(verdict(curve, figure)) for figure in told),
+        "published": figure.id if figure else "",
+        "verdict": str(verdict(curve, figure)) if figure else "",
         "marks": marks.words(curve.reason),
         "reason": curve.reason,
     }

@@ -20,7 +20,7 @@ from bench.model import Cell, Load, Metric, Phase, Status, Variant, Workers
 from bench.scenario import Phases
 from bench.store import create, read_run
 from reports import footprint, kneecharts, look
-from reports.knees import Curve, Knee, Point, claims, curves, knee, tables, verdict
+from reports.knees import Curve, Knee, Point, claim, curves, knee, tables, verdict
 from reports.look import Chart
 from reports.measured import Subject, measured
 from scenarios.concurrency import SIZES, Concurrency, Ideal
@@ -222,6 +222,20 @@ def test_the_reference_runs_bursts_in_so_many_slots(one_cell: OneCell) -> None:
     assert found["dispatch_latency_max"].value >= 40
 
 
+@pytest.mark.parametrize(("variant", "ok"), [("thread-pool", 4), ("thread-pool-relaxed", 6)])
+def test_apscheduler_drops_what_waits_for_more_than_a_second_unless_told_not_to(
+    variant: str, ok: int, one_cell: OneCell
+) -> None:
+    """Six jobs of 600 ms in two slots: the last two could begin after 1.2 s."""
+    params: dict[str, object] = {"jobs": 6, "rounds": 1, "rest_s": 0.0, "work": "sleep:600"}
+    result = one_cell(f"apscheduler:{variant}", SCENARIO, params=params)
+    assert (result.status, result.reason) == (Status.OK, "")
+    found = {metric.name: metric for metric in result.metrics}
+    assert (found["tasks_ok"].value, found["tasks_lost"].value) == (ok, 6 - ok)
+    assert found["success"].value == pytest.approx(100 * ok / 6)
+    assert ("efficiency" in found) == (ok == 6)
+
+
 def test_a_queue_of_the_reference_takes_memory(one_cell: OneCell) -> None:
     params: dict[str, object] = {"queued": 1000, "idle_s": 0.1, "tasks": 20, "slots": 1}
     result = one_cell("reference", Memory(), params=params)
@@ -342,13 +356,16 @@ def test_a_knee_is_told_with_its_trials() -> None:
 )
 def test_a_knee_is_held_against_the_published_one(trials: Any, word: str) -> None:
     """100 jobs, which stand for themselves and a tenth more or less."""
-    [figure] = [figure for figure in claims(APSCHEDULER) if figure.metric == "concurrent_jobs_knee"]
+    figure = claim(APSCHEDULER)
+    assert figure is not None
     assert str(verdict(curve(*trials), figure).word) == word
 
 
 def test_only_apscheduler_has_a_published_knee() -> None:
-    assert [figure.low for figure in claims(APSCHEDULER)] == [100, 50]
-    assert claims(Subject("celery", "redis", "Celery", "task queue", "none", True, False)) == []
+    figure = claim(APSCHEDULER)
+    assert figure is not None
+    assert figure.bounds == pytest.approx((90, 110))
+    assert claim(Subject("celery", "redis", "Celery", "task queue", "none", True, False)) is None
 
 
 # --- reports --------------------------------------------------------------------------------------------
@@ -433,7 +450,7 @@ def test_curves_are_of_the_cells_that_differ_in_their_jobs(run_path: Path) -> No
 def test_the_table_says_the_knee_and_what_was_published(run_path: Path) -> None:
     [table] = tables(read_run(run_path))
     rows = {row["system"]: row for row in table.records}
-    assert rows["apscheduler"]["published"] == "s3-threshold-apscheduler, ex-apscheduler-concurrent_jobs"
+    assert rows["apscheduler"]["published"] == "s3-threshold-apscheduler"
     assert rows["apscheduler"]["verdict"].startswith("below (with 2 slots: it names none)")
     assert (rows["apscheduler"]["knee_low"], rows["apscheduler"]["knee_high"]) == (30, 30)
     assert (rows["celery"]["knee_low"], rows["celery"]["up_to"], rows["celery"]["verdict"]) == (
