@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -14,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from reports import look, marks
 from reports.curves import LINES
-from reports.knees import Curve, claim, efficiency
+from reports.knees import Curve, claim, efficiency, slots_words
 from reports.loadcurves import apart
 from reports.look import BAND, GRID, INK, MUTED, Chart
 from reports.measured import Measured, Subject
@@ -25,6 +26,7 @@ HEAD_IN: Final = 0.85
 NAMES_IN, NAME_IN = 3.1, 0.19
 IDEAL: Final = (0, (4, 2))
 """How the ideal is drawn: dashed, in ink."""
+IDEAL_KEY: Final = (Line2D([], [], color=INK, linewidth=0.9, linestyle=IDEAL), "ideal: slots never idle")
 
 JOBS: Final = 100.0
 FLOOR_MS: Final = 0.1
@@ -46,7 +48,7 @@ def knees(found: Sequence[Curve], colours: Mapping[str, str], folder: Path) -> C
         _jobs_axis(axes, sizes)
         axes.set_ylim(0, 108)
         axes.set_yticks([0, 50, 100], ["0", "50", "100 %"])
-        axes.set_title(look.label(curve.subject), loc="left", fontsize=9, color=INK)
+        axes.set_title(_title(curve, shown), loc="left", fontsize=9, color=INK)
         _claimed(axes, curve.subject)
         axes.axhline(100, color=INK, linewidth=0.9, linestyle=IDEAL, zorder=5)
         colour = colours[curve.subject.system]
@@ -54,24 +56,19 @@ def knees(found: Sequence[Curve], colours: Mapping[str, str], folder: Path) -> C
         _efficiency(axes, curve, colour)
         _knee(axes, curve)
     title = "Concurrent jobs: where is the knee?"
-    under = f"%, by tasks that become due at once · {_words(shown[0])}"
+    under = f"%, by tasks that become due at once · {_words(shown)}"
     look.head(drawing, title, under)
-    _key(
-        drawing,
-        [
-            (
-                Line2D([], [], marker="o", markersize=4, color=INK, linewidth=1.6),
-                "efficiency: ideal time over time taken",
-            ),
-            (
-                Line2D([], [], marker="s", markersize=3.5, color=MUTED, linewidth=1.1, linestyle=":"),
-                "tasks ok",
-            ),
-            (Line2D([], [], color=INK, linewidth=0.9, linestyle=IDEAL), "ideal"),
-            (Line2D([], [], color=look.VERMILION, linewidth=1.2), "knee"),
-            (Line2D([], [], color=BAND, linewidth=7), "published knee"),
-        ],
-    )
+    key = [
+        (
+            Line2D([], [], marker="o", markersize=4, color=INK, linewidth=1.6),
+            "efficiency: ideal time over time",
+        ),
+        (Line2D([], [], marker="s", markersize=3.5, color=MUTED, linewidth=1.1, linestyle=":"), "tasks ok"),
+        IDEAL_KEY,
+    ]
+    if any(curve.found for curve in shown):
+        key.append((Line2D([], [], marker="|", markersize=7, color=INK, linewidth=1.6), "knee"))
+    _key(drawing, key + _claim_key(shown))
     look.write_foot(drawing, foot)
     alt = " ".join(
         ["Efficiency and share of tasks ok against the number of concurrent jobs, one panel per system."]
@@ -109,25 +106,19 @@ def latencies(
         axes.set_yscale("log")
         axes.set_ylim(low, high)
         axes.yaxis.set_major_locator(LogLocator(numticks=6))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda ms, _: f"{ms / 1000:,.10g}"))
         axes.yaxis.set_minor_locator(NullLocator())
-        axes.set_title(look.label(curve.subject), loc="left", fontsize=9, color=INK)
+        axes.set_title(_title(curve, shown), loc="left", fontsize=9, color=INK)
         _claimed(axes, curve.subject)
         ideal = {x: row.interval.value for x, row in ideals[curve.subject].items() if row.interval}
         above = {x: value for x, value in ideal.items() if value > 0}
         axes.plot(list(above), list(above.values()), color=INK, linewidth=0.9, linestyle=IDEAL, zorder=5)
         _curve(axes, points[curve.subject], colours[curve.subject.system], "-")
     title = "Concurrent jobs: latency beside that of queueing alone"
-    under = f"P95 from due to start, ms, by tasks that become due at once · {_words(shown[0])}"
+    under = f"P95 from due to start, s, by tasks that become due at once · {_words(shown)}"
     look.head(drawing, title, under)
-    _key(
-        drawing,
-        [
-            (Line2D([], [], marker="o", markersize=4, color=INK, linewidth=1.6), "measured"),
-            (Line2D([], [], color=INK, linewidth=0.9, linestyle=IDEAL), "ideal: slots that are never idle"),
-            (Line2D([], [], color=BAND, linewidth=7), "published knee"),
-        ],
-    )
+    measured_key = (Line2D([], [], marker="o", markersize=4, color=INK, linewidth=1.6), "measured")
+    _key(drawing, [measured_key, IDEAL_KEY, *_claim_key(shown)])
     look.write_foot(drawing, foot)
     alt = "P95 dispatch latency against the number of concurrent jobs, beside that of ideal slots."
     return look.save(drawing, folder, "concurrency-latency", title, " ".join([alt, *foot]))
@@ -180,9 +171,18 @@ def _of_most(found: Sequence[Curve]) -> list[Curve]:
     return [curve for curve in found if curve.text == best]
 
 
-def _words(curve: Curve) -> str:
-    most = f"{curve.slots} slot{'s' * (curve.slots != 1)}"
-    return f"{most}, work {curve.params.get('work', 'sleep:100')}"
+def _slots(shown: Sequence[Curve]) -> int:
+    """The number of slots that most of them have; some systems cannot have as many."""
+    return Counter(curve.slots for curve in shown).most_common(1)[0][0]
+
+
+def _words(shown: Sequence[Curve]) -> str:
+    return f"{slots_words(_slots(shown))}, work {shown[0].params.get('work', 'sleep:100')}"
+
+
+def _title(curve: Curve, shown: Sequence[Curve]) -> str:
+    own = f", {slots_words(curve.slots)}" if curve.slots != _slots(shown) else ""
+    return look.label(curve.subject) + own
 
 
 def _work(row: Measured) -> str:
@@ -254,6 +254,11 @@ def _claimed(axes: Axes, subject: Subject) -> None:
         axes.axvspan(low or left, high or right, color=BAND, linewidth=0, zorder=0)
 
 
+def _claim_key(shown: Sequence[Curve]) -> list[tuple[Line2D, str]]:
+    band = Line2D([], [], color=BAND, linewidth=7)
+    return [(band, "published knee")] if any(claim(curve.subject) for curve in shown) else []
+
+
 def _efficiency(axes: Axes, curve: Curve, colour: str) -> None:
     """The median of the trials, and their range."""
     known = {jobs: value for jobs in curve.sizes if (value := efficiency(curve.at(jobs))) is not None}
@@ -274,11 +279,13 @@ def _success(axes: Axes, curve: Curve) -> None:
 
 
 def _knee(axes: Axes, curve: Curve) -> None:
-    """A line at every knee of a trial, and what is to be said of them."""
-    for jobs in set(curve.found):
-        axes.axvline(jobs, color=look.VERMILION, linewidth=1.2, zorder=1)
-    words = f"knee at {curve.words}" if curve.found else f"no knee up to {curve.upto:,}"
+    """A bar from where all was well to where the knee showed, and what is to be said of it."""
+    if curve.between:
+        low, high = curve.between
+        axes.plot([low or axes.get_xlim()[0], high], [22, 22], "|-", color=INK, linewidth=1.6, markersize=7)
+    words = f"knee: {curve.words}"
     words = f"{words} {curve.support.removeprefix('in ')}" if len(curve.trials) > 1 else words
+    words = marks.marked(words, marks.marks(curve.reason))
     axes.text(0.03, 0.06, words, transform=axes.transAxes, fontsize=8, color=INK, zorder=6,
               bbox={"facecolor": look.PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1})  # fmt: skip
 

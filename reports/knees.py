@@ -89,7 +89,7 @@ class Curve:
 
     @property
     def found(self) -> list[int]:
-        """The knees of the trials that have one."""
+        """At how many jobs the knee showed, in the trials that have one."""
         return sorted(one.jobs for one in self.knees if one.jobs is not None)
 
     @property
@@ -98,12 +98,18 @@ class Curve:
         return max(point.jobs for points in self.trials for point in points)
 
     @property
+    def between(self) -> tuple[int, int] | None:
+        """The last number of jobs without a knee and the first with one, of all trials that have one."""
+        having = [(one.before, one.jobs) for one in self.knees if one.jobs is not None]
+        return (min(low for low, _ in having), max(high for _, high in having)) if having else None
+
+    @property
     def words(self) -> str:
         """The knee in words."""
-        found = self.found
-        if not found:
+        if self.between is None:
             return f"none up to {self.upto:,}"
-        return f"{found[0]:,}" if found[0] == found[-1] else f"{found[0]:,}{DASH}{found[-1]:,}"
+        low, high = self.between
+        return f"{low:,}{DASH}{high:,}" if low else f"{high:,} or fewer"
 
     @property
     def support(self) -> str:
@@ -113,10 +119,8 @@ class Curve:
 
     @property
     def why(self) -> str:
-        """What makes it a knee, and what was still well."""
-        whys = " or ".join(dict.fromkeys(one.why for one in self.knees if one.why))
-        before = min((one.before for one in self.knees if one.jobs is not None), default=0)
-        return f"{whys}; not yet at {before:,}" if before else whys
+        """What makes it a knee."""
+        return " or ".join(dict.fromkeys(one.why for one in self.knees if one.why))
 
     def at(self, jobs: int) -> list[Point]:
         """What all trials showed at one number of jobs."""
@@ -199,15 +203,14 @@ def claim(subject: Subject) -> Figure | None:
 def verdict(curve: Curve, figure: Figure) -> Verdict:
     """A knee lies above the last number of jobs without one, and at or below the first with one."""
     low, high = figure.bounds
-    reserved = f"with {curve.slots} slot{'s' * (curve.slots != 1)}: it names none"
-    if not curve.found:
+    reserved = f"with {slots_words(curve.slots)}: it names none"
+    if curve.between is None:
         if high is not None and curve.upto <= high:
             return Verdict(Word.NOT_COMPARABLE, f"no more than {curve.upto:,} were tried")
         return Verdict(Word.ABOVE, reserved)
     if len(curve.found) < len(curve.trials):
         return Verdict(Word.NOT_COMPARABLE, "not every trial has a knee")
-    before = min(one.before for one in curve.knees)
-    interval = Interval(curve.found[0], before, curve.found[-1], len(curve.trials), 0.0)
+    interval = Interval(curve.found[0], *curve.between, len(curve.trials), 0.0)
     return published.verdict(low, high, interval, curve.reason).reserved(reserved)
 
 
@@ -218,8 +221,8 @@ LEAD: Final = (
     "ideal needs the number of tasks over that of slots, rounded up, times the work of one. Efficiency is "
     "that time over the one that the burst took until its last task had ended. A trial has its knee at the "
     "first number of tasks of which one was lost or late, or at which the efficiency falls below "
-    f"{FALL:.0%} of the best at a smaller number. It lies between the number before and that one: no others "
-    "were tried."
+    f"{FALL:.0%} of the best at a smaller number: it lies somewhere between the number before, where all was "
+    "well, and that one."
 )
 
 
@@ -250,8 +253,12 @@ def tables(run: Run) -> list[Table]:
 
 
 def _condition(curve: Curve) -> str:
-    slots = f"{curve.slots} slot{'s' * (curve.slots != 1)}"
-    return f"{slots}, work {curve.params.get('work', 'sleep:100')}"
+    return f"{slots_words(curve.slots)}, work {curve.params.get('work', 'sleep:100')}"
+
+
+def slots_words(slots: int) -> str:
+    """So many slots in words."""
+    return f"{slots} slot{'s' * (slots != 1)}"
 
 
 def _entries(curve: Curve, notes: Footnotes) -> tuple[Entry, ...]:
@@ -294,8 +301,8 @@ def _record(curve: Curve) -> dict[str, Any]:
         "system": curve.subject.system,
         "variant": curve.subject.variant,
         "condition": _condition(curve),
-        "knee_low": curve.found[0] if curve.found else None,
-        "knee_high": curve.found[-1] if curve.found else None,
+        "knee_low": curve.between[0] if curve.between else None,
+        "knee_high": curve.between[1] if curve.between else None,
         "up_to": curve.upto,
         "trials_with_knee": len(curve.found),
         "trials": len(curve.trials),

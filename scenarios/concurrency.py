@@ -112,10 +112,10 @@ class Concurrency(Scenario):
         ideal = Ideal(params["jobs"], history.slots, body_s(params["work"]))
         names = [phase.name for phase in history.phases.values() if phase.name.startswith(BURST)]
         rounds = [judged(history.of(name), ideal.clear_s + params["grace_s"]) for name in names]
+        yield from figures(rounds, ideal.clear_s)
         yield Metric("slots", "count", float(history.slots), 1)
         yield Metric("ideal_time", "s", ideal.clear_s, 1)
         yield Metric("ideal_latency_p95", "ms", float(np.percentile(ideal.latency_ms, 95)), 1)
-        yield from figures(rounds, ideal.clear_s)
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,9 @@ def figures(rounds: Sequence[Round], ideal_s: float) -> Iterator[Metric]:
     `success` alone, so that the others say that they speak of the tasks that ran.
     """
     n, ended, ok = (sum(getattr(one, name) for one in rounds) for name in ("n", "ended", "ok"))
+    share = stats.proportion_interval(ok, n)
+    low, high = (None if end is None else 100 * end for end in (share.low, share.high))
+    yield Metric("success", "%", 100 * share.value, n, low, high)
     lost = f"{n - ended} of {n} tasks did not end" if ended < n else ""
     ran = [one.latency_ms for one in rounds if len(one.latency_ms)]
     for percent in PERCENTS:
@@ -180,9 +183,6 @@ def figures(rounds: Sequence[Round], ideal_s: float) -> Iterator[Metric]:
     clear_s = [one.clear_s for one in rounds if one.clear_s is not None]
     yield from over_bursts("clear_time", "s", clear_s, lost)
     yield from over_bursts("efficiency", "%", [100 * ideal_s / each_s for each_s in clear_s], lost)
-    share = stats.proportion_interval(ok, n)
-    low, high = (None if end is None else 100 * end for end in (share.low, share.high))
-    yield Metric("success", "%", 100 * share.value, n, low, high)
 
 
 def over_bursts(name: str, unit: str, values: Sequence[float], note: str) -> Iterator[Metric]:

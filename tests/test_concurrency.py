@@ -336,10 +336,11 @@ FINE = ((10, 99, 0), (100, 99, 0), (300, 99, 0))
 def test_a_knee_is_told_with_its_trials() -> None:
     early, late = ((10, 99, 0), (100, 50, 0), (300, 50, 0)), ((10, 99, 0), (100, 99, 0), (300, None, 5))
     assert (curve(FINE, FINE).words, curve(FINE, FINE).support) == ("none up to 300", "in 2 of 2 trials")
-    assert (curve(early).words, curve(early).support) == ("100", "in 1 of 1 trial")
+    assert (curve(early).words, curve(early).support) == ("10\N{EN DASH}100", "in 1 of 1 trial")
+    assert curve(((10, 99, 1), (30, 99, 0))).words == "10 or fewer"
     both = curve(early, late, FINE)
-    assert (both.words, both.support) == ("100\N{EN DASH}300", "in 2 of 3 trials")
-    assert both.why == "falling efficiency or tasks that were not ok; not yet at 10"
+    assert (both.words, both.support) == ("10\N{EN DASH}300", "in 2 of 3 trials")
+    assert both.why == "falling efficiency or tasks that were not ok"
 
 
 @pytest.mark.parametrize(
@@ -439,9 +440,9 @@ def test_curves_are_of_the_cells_that_differ_in_their_jobs(run_path: Path) -> No
     assert [len(one.trials) for one in found.values()] == [2] * 4
     words = {key: one.words for key, one in found.items()}
     assert words == {
-        ("apscheduler", "thread-pool"): "30",
+        ("apscheduler", "thread-pool"): "10\N{EN DASH}30",
         ("celery", "redis"): "none up to 1,000",
-        ("rq", "redis"): "1,000",
+        ("rq", "redis"): "300\N{EN DASH}1,000",
         ("reference", "threads"): "none up to 1,000",
     }
     assert found["apscheduler", "thread-pool"].success(1000).value == pytest.approx(0.022)
@@ -452,7 +453,7 @@ def test_the_table_says_the_knee_and_what_was_published(run_path: Path) -> None:
     rows = {row["system"]: row for row in table.records}
     assert rows["apscheduler"]["published"] == "s3-threshold-apscheduler"
     assert rows["apscheduler"]["verdict"].startswith("below (with 2 slots: it names none)")
-    assert (rows["apscheduler"]["knee_low"], rows["apscheduler"]["knee_high"]) == (30, 30)
+    assert (rows["apscheduler"]["knee_low"], rows["apscheduler"]["knee_high"]) == (10, 30)
     assert (rows["celery"]["knee_low"], rows["celery"]["up_to"], rows["celery"]["verdict"]) == (
         None,
         1000,
@@ -478,7 +479,7 @@ def test_all_charts_are_drawn(run_path: Path, tmp_path: Path) -> None:
     assert [chart.name if chart else "" for chart in charts] == names
     [first, *_] = charts
     assert first is not None
-    assert "APScheduler · thread-pool: knee 30 (in 2 of 2 trials)" in first.alt
+    assert "APScheduler · thread-pool: knee 10\N{EN DASH}30 (in 2 of 2 trials)" in first.alt
     assert "Celery · redis: knee none up to 1,000" in first.alt
 
 
