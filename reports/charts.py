@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 
 from bench.store import Run, on_disk
-from reports import curves, footprint, kneecharts, knees, loadcurves, look, rowcharts
+from reports import curves, footprint, kneecharts, knees, loadcurves, look, rowcharts, slotcharts
 from reports.lines import Section
 from reports.look import Chart
 from reports.measured import measured
@@ -38,7 +38,7 @@ def charts(run: Run, sections: Sequence[Section], folder: Path) -> list[Chart]:
             loadcurves.distributions(run, rows, colours, folder),
             kneecharts.knees(concurrent, colours, folder),
             kneecharts.latencies(rows, concurrent, colours, folder),
-            kneecharts.by_slots(rows, colours, folder),
-            kneecharts.memory_by_slots(rows, footprint.slopes(run), colours, folder),
+            slotcharts.time_by_slots(rows, colours, folder),
+            slotcharts.memory_by_slots(rows, footprint.slopes(run), colours, folder),
         ]
     return [chart for chart in drawn if chart]

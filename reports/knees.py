@@ -19,14 +19,14 @@ from bench.stats import Interval, proportion_interval
 from bench.store import Run
 from reports import marks, published
 from reports.accounts import PLAIN
-from reports.measured import Params, Subject, parameters, subjects, trials_of
+from reports.measured import Subject, but, parameters, subjects, trials_of
 from reports.published import Figure, Verdict, Word
 from reports.tables import DASH, NONE, Column, Entry, Footnotes, Group, Table, number
 
 FALL: Final = 0.8
 """The share of the best efficiency below which there is a knee."""
 
-JOBS: Final = 100
+JOBS, WORK = 100, "sleep:100"
 """Of a burst whose parameters do not say."""
 
 CLAIM: Final = "concurrent_jobs_knee"
@@ -78,9 +78,9 @@ class Curve:
     reason: str = ""
 
     @property
-    def params(self) -> Params:
-        """The parameters but the number of jobs."""
-        return parameters(self.text)
+    def work(self) -> str:
+        """What each task did."""
+        return str(parameters(self.text).get("work", WORK))
 
     @property
     def knees(self) -> list[Knee]:
@@ -145,7 +145,7 @@ def curves(run: Run) -> list[Curve]:
     reasons: dict[tuple[str, str, str], list[str]] = {}
     keys = ["system", "variant", "params", "trial"]
     for (system, variant, params, trial), own in trials_of(run, "concurrency").groupby(keys):
-        key = (str(system), str(variant), _but_jobs(str(params)))
+        key = (str(system), str(variant), but(str(params), "jobs"))
         by_name: dict[str, dict[Any, Any]] = {str(row["metric"]): row for row in own.to_dict("records")}
         if "success" not in by_name:
             continue
@@ -176,10 +176,6 @@ def _doubts(reasons: Sequence[str]) -> str:
         PLAIN[mark] + (f" ({n} of {len(reasons)} trials)" if n < len(reasons) else "")
         for mark, n in counts.items()
     )
-
-
-def _but_jobs(text: str) -> str:
-    return " ".join(pair for pair in text.split() if not pair.startswith("jobs="))
 
 
 def _point(jobs: int, by_name: dict[str, dict[Any, Any]]) -> Point:
@@ -253,7 +249,7 @@ def tables(run: Run) -> list[Table]:
 
 
 def _condition(curve: Curve) -> str:
-    return f"{slots_words(curve.slots)}, work {curve.params.get('work', 'sleep:100')}"
+    return f"{slots_words(curve.slots)}, work {curve.work}"
 
 
 def slots_words(slots: int) -> str:

@@ -89,6 +89,11 @@ def parameters(text: str) -> dict[str, float | str]:
     return found
 
 
+def but(text: str, name: str) -> str:
+    """The parameters as they stand in `summary.csv`, without one of them."""
+    return " ".join(pair for pair in text.split() if not pair.startswith(f"{name}="))
+
+
 def subjects(run: Run) -> dict[tuple[str, str], Subject]:
     """Every system and variant of which the summary says anything, even a failure."""
     systems: Mapping[str, Any] = run.info.get("systems", {})

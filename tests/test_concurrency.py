@@ -19,7 +19,7 @@ from bench.errors import Unsupported
 from bench.model import Cell, Load, Metric, Phase, Status, Variant, Workers
 from bench.scenario import Phases
 from bench.store import create, read_run
-from reports import footprint, kneecharts, look
+from reports import footprint, kneecharts, look, slotcharts
 from reports.knees import Curve, Knee, Point, claim, curves, knee, tables, verdict
 from reports.look import Chart
 from reports.measured import Subject, measured
@@ -428,8 +428,8 @@ def drawn(path: Path, folder: Path) -> list[Chart | None]:
         return [
             kneecharts.knees(found, colours, folder),
             kneecharts.latencies(rows, found, colours, folder),
-            kneecharts.by_slots(rows, colours, folder),
-            kneecharts.memory_by_slots(rows, footprint.slopes(run), colours, folder),
+            slotcharts.time_by_slots(rows, colours, folder),
+            slotcharts.memory_by_slots(rows, footprint.slopes(run), colours, folder),
         ]
 
 
