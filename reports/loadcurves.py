@@ -183,7 +183,7 @@ def extent(row: Measured) -> list[float]:
 
 
 def curve(axes: Axes, points: Mapping[int, Measured], colour: str, line: str) -> None:
-    """P95 over the load with its intervals; hollow where there is a doubt."""
+    """Figures with their intervals, for example P95 over the load; hollow where there is a doubt."""
     values = {share: row.interval for share, row in sorted(points.items()) if row.interval}
     axes.plot(list(values), [found.value for found in values.values()], line, color=colour, linewidth=1.6)
     for share, found in values.items():
