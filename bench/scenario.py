@@ -301,7 +301,7 @@ class Scenario(ABC):
             return "it runs nothing but schedules"
         slots = params.get("slots", 0)
         if variant.max_slots and slots > variant.max_slots:
-            return f"it runs at most {variant.max_slots} tasks at once"
+            return f"it runs no more than {variant.max_slots} at once"
         return self.unsupported(system, variant, params)
 
     def unsupported(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 from bench.stats import Interval, slope_interval
 from bench.store import Run
 from reports import marks, published
+from reports.accounts import counted_doubts
 from reports.measured import Measured, Subject, measured, parameters, subjects, trials_of
 from reports.published import Figure, Verdict
 from reports.tables import NONE, Column, Entry, Footnotes, Group, Table, interval_text, value_text
@@ -59,11 +60,9 @@ def _slope(cells: pd.DataFrame) -> Interval:
 
 
 def _remarks(cells: pd.DataFrame) -> str:
-    """Each remark of the trials once, and that there is one where there is no other."""
-    kept = dict.fromkeys(text for reason in cells["reason"] for text in marks.remarks(str(reason)))
-    if cells["trial"].nunique() == 1:
-        kept["1 trial"] = None
-    return "; ".join(kept)
+    """The doubts about the machine, and that there is one trial where there is no other."""
+    alone = "1 trial" if cells["trial"].nunique() == 1 else ""
+    return "; ".join(filter(None, (counted_doubts(cells["reason"].astype(str).tolist()), alone)))
 
 
 def slopes(run: Run) -> dict[Subject, str]:

@@ -8,7 +8,6 @@ number. A system that is as slow with few jobs as with many has none.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,7 +17,7 @@ import pandas as pd
 from bench.stats import Interval, proportion_interval
 from bench.store import Run
 from reports import marks, published
-from reports.accounts import PLAIN
+from reports.accounts import counted_doubts
 from reports.measured import Subject, but, parameters, subjects, trials_of
 from reports.published import Figure, Verdict, Word
 from reports.tables import DASH, NONE, Column, Entry, Footnotes, Group, Table, number
@@ -159,22 +158,13 @@ def curves(run: Run) -> list[Curve]:
             key[2],
             slots[key],
             tuple(tuple(points) for points in by_trial.values()),
-            _doubts(reasons[key]),
+            counted_doubts(reasons[key]),
         )
         for key, by_trial in trials.items()
     ]
     several = [curve for curve in found if len(curve.sizes) > 1]
     return sorted(
         several, key=lambda c: (c.slots, c.text, c.subject.floor, c.subject.title, c.subject.variant)
-    )
-
-
-def _doubts(reasons: Sequence[str]) -> str:
-    """In how many of the cells of a curve each doubt about the machine occurs."""
-    counts = Counter(mark for reason in reasons for mark in marks.marks(reason) if mark in PLAIN)
-    return "; ".join(
-        PLAIN[mark] + (f" ({n} of {len(reasons)} trials)" if n < len(reasons) else "")
-        for mark, n in counts.items()
     )
 
 

@@ -185,7 +185,7 @@ def test_a_heavy_variant_is_not_asked_for_what_would_take_too_long() -> None:
     [
         (Variant("v"), {}, ""),
         (Variant("v", max_slots=4), {"slots": 4}, ""),
-        (Variant("v", max_slots=4), {"slots": 5}, "it runs at most 4 tasks at once"),
+        (Variant("v", max_slots=4), {"slots": 5}, "it runs no more than 4 at once"),
         (Variant("v", queue_limit=100), {"jobs": 101}, "it holds at most 100 unfinished tasks"),
         (Variant("v", batch=True), {}, "its tasks are handed over in batches: see the variant that takes "),
         (Variant("v"), {"work": "noop"}, "a body of no length has no ideal: "),
@@ -217,6 +217,11 @@ def test_the_reference_runs_bursts_in_so_many_slots(one_cell: OneCell) -> None:
     assert (found["slots"].value, found["efficiency"].n) == (3, 2)
     assert found["ideal_time"].value == pytest.approx(0.06)
     assert found["negative_latencies"].value == 0
+    # Of canaries in more than two slots, each sleeps 20 ms for every two of them.
+    assert result.tasks is not None
+    canaries = result.tasks[result.tasks["phase"] == 0]
+    assert len(canaries) >= 12
+    assert (canaries["end_ns"] - canaries["start_ns"]).min() >= 30 * MS
     # No body of 20 ms is over sooner, so no burst beats the ideal.
     assert 0 < found["efficiency"].value <= 100
     assert found["dispatch_latency_max"].value >= 40
