@@ -50,6 +50,7 @@ PERCENTS = (50, 95)
 SIZES = tuple({"jobs": jobs} for jobs in (10, 30, 100, 300, 1000))
 FEW, MANY = SIZES[:3], SIZES[3:]
 SLOTS = tuple({"slots": slots} for slots in (1, 2, 4, 8))
+LONG = {"rounds": 20, "most_s": 60.0}
 POOL = tuple({**size, "slots": 10} for size in SIZES)
 """With the ten threads that APScheduler's pool has by default, of which the survey speaks."""
 
@@ -72,8 +73,8 @@ class Concurrency(Scenario):
         "quick": (Grid(1, tuple({**size, "rounds": 2, "most_s": 2.0} for size in SIZES)),),
         "standard": (Grid(6, FEW, heavy=1), Grid(6, MANY, heavy=0), Grid(6, SLOTS, heavy=0)),
         "full": (
-            Grid(10, tuple({**size, "rounds": 20, "most_s": 60.0} for size in FEW), heavy=3),
-            Grid(10, tuple({**size, "most_s": 60.0} for size in MANY), heavy=0),
+            Grid(10, tuple({**size, **LONG} for size in FEW), heavy=3),
+            Grid(10, tuple({**size, **LONG} for size in MANY), heavy=0),
             Grid(10, SLOTS + POOL, heavy=0),
         ),
     }

@@ -204,6 +204,13 @@ def test_every_profile_asks_every_size_of_light_variants() -> None:
         assert asked == sizes
 
 
+def test_sizes_differ_in_nothing_else_or_they_would_make_no_curve() -> None:
+    for grids in SCENARIO.profiles.values():
+        for slots in (0, 10):
+            sizes = [p for grid in grids for p in grid.params if "jobs" in p and p.get("slots", 0) == slots]
+            assert len({frozenset(params.items()) - {("jobs", params["jobs"])} for params in sizes}) <= 1
+
+
 # --- for real -----------------------------------------------------------------------------------------
 
 
