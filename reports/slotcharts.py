@@ -35,6 +35,10 @@ def time_by_slots(rows: Sequence[Measured], colours: Mapping[str, str], folder: 
     ideal: dict[int, float] = {}
     for points in _along_slots(own, "ideal_time").values():
         ideal |= {slots: row.interval.value for slots, row in points.items() if row.interval}
+    cleared = {row.subject for row in own if row.metric == "clear_time"}
+    asked = [row.subject for row in own if row.metric == "success"]
+    never = [look.label(subject) for subject in asked if subject not in cleared]
+    absent = look.absent(dict.fromkeys(never, "it lost tasks: no burst was ever cleared"))
     params = own[0].params
     under = f"s until {params.get('jobs', JOBS):g} tasks that become due at once have ended · "
     under += f"work {params.get('work', WORK)} · lower is better"
@@ -48,6 +52,7 @@ def time_by_slots(rows: Sequence[Measured], colours: Mapping[str, str], folder: 
         "What more slots bring",
         under,
         dict(sorted(ideal.items())),
+        absent,
     )
 
 
@@ -61,7 +66,9 @@ def memory_by_slots(
         return None
     names = {subject: f"{look.label(subject)}  {slopes.get(subject, '')}".rstrip() for subject in curves}
     under = "MB of PSS, the whole stack at rest · named with the slope, MB per slot · lower is better"
-    return _drawn(curves, names, colours, folder, "memory-slots", "What a slot takes in memory", under, {})
+    return _drawn(
+        curves, names, colours, folder, "memory-slots", "What a slot takes in memory", under, {}, ()
+    )
 
 
 def _condition(rows: Sequence[Measured], scenario: str, metric: str) -> list[Measured]:
@@ -90,11 +97,12 @@ def _drawn(
     title: str,
     under: str,
     ideal: Mapping[int, float],
+    absent: Sequence[str],
 ) -> Chart:
     """One curve per variant, named at its right end."""
     shown = sorted(curves, key=lambda subject: subject.key)
     own = [(look.label(subject), row.reason) for subject in shown for row in curves[subject].values()]
-    foot = look.foot(marks.named(own, "hollow"))
+    foot = look.foot([*marks.named(own, "hollow"), *absent])
     height_in = max(3.0, NAME_IN * (len(shown) + 1))
     drawing = look.figure(height_in + 1.25 + look.foot_in(foot))
     axes = look.frame(drawing, 0.75, NAMES_IN, 0.72, 0.53 + look.foot_in(foot))

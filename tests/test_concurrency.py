@@ -489,8 +489,10 @@ def test_all_charts_are_drawn(run_path: Path, tmp_path: Path) -> None:
     charts = drawn(run_path, tmp_path)
     names = ["concurrency", "concurrency-latency", "concurrency-slots", "memory-slots"]
     assert [chart.name if chart else "" for chart in charts] == names
-    [first, *_] = charts
+    [first, _, slots, _] = charts
     assert first is not None
+    assert slots is not None
+    assert "no figure: APScheduler · thread-pool (it lost tasks" in slots.alt
     assert "APScheduler · thread-pool: knee 10\N{EN DASH}30 (in 2 of 2 trials)" in first.alt
     assert "Celery · redis: knee none up to 1,000" in first.alt
 
