@@ -80,6 +80,7 @@ def run_cell(
         segment = checkpoint.take_up(folder) if scenario.resumable else checkpoint.Segment(folder)
     except CellError as error:
         return Result(Status.ERROR, str(error))
+    slots = scenario.slots(params, slots)
     stack = Stack(system, variant, environment, home, folder, slots, progress, provision, segment.number)
     play = _Play(stack, scenario, params, seed + cell.trial * TRIAL_SEED, segment)
     status, reason = Status.OK, ""
@@ -182,9 +183,10 @@ class _Play:
                 found.records[is_scheduled],
                 self.claims,
                 self.stack.seconds,
-                details.get("faults", ()),
-                details.get("restarts", ()),
-                self.segment.number,
+                faults=details.get("faults", ()),
+                restarts=details.get("restarts", ()),
+                segment=self.segment.number,
+                slots=self.stack.slots,
             )
             metrics += history.fates(self.scenario.deadline_s)
             try:

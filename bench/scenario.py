@@ -17,6 +17,7 @@ import pandas as pd
 
 from bench import ledger, openloop, stats
 from bench.agent.pacer import offsets_ns, works
+from bench.agent.work import body_s
 from bench.errors import CellError, Unsupported
 from bench.model import (
     AHEAD_S,
@@ -37,8 +38,8 @@ from bench.model import (
 __all__ = [
     "AHEAD_S", "BATCHES", "REST_S", "Arrival", "CellError", "Fate", "Grid", "History", "Load", "Metric",
     "Parameter", "Phase", "Phases", "Scenario", "Seen", "System", "Unsupported", "Variant", "Workers",
-    "bursts", "capacity_hz", "first_tasks", "idling", "offsets_ns", "quantiles", "rate_hz", "stats",
-    "steady_hz", "works",
+    "body_s", "bursts", "capacity_hz", "first_tasks", "idling", "ledger", "offsets_ns", "quantiles",
+    "rate_hz", "stats", "steady_hz", "works",
 ]  # fmt: skip
 
 BATCHES = "its tasks are handed over in batches: see the variant that takes them one by one"
@@ -96,7 +97,7 @@ class History:
     schedules; `claims` what the library itself says of tasks by id (True for success), None where it was not
     asked. `set_up_s` is what setting up took, by step, in s. `faults` are those that were done
     (`bench.faults.Strike.record`), `restarts` what was started again (`bench.supervisor`). `segment` is the
-    number of the last segment of a cell that was resumed.
+    number of the last segment of a cell that was resumed, `slots` how many tasks may run at once.
     """
 
     tasks: pd.DataFrame
@@ -111,6 +112,7 @@ class History:
     faults: Sequence[Mapping[str, Any]] = ()
     restarts: Sequence[Mapping[str, Any]] = ()
     segment: int = 0
+    slots: int = 1
 
     def number(self, name: str) -> int:
         """The number of the phase called `name`."""
@@ -328,10 +330,17 @@ class Scenario(ABC):
         del params
         return False
 
+    def slots(self, params: Mapping[str, Any], of_run: int) -> int:
+        """How many tasks may run at once in a cell: what the parameter `slots` says, where there is one."""
+        return int(params.get("slots") or of_run)
+
     def why_not(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:
         """Why a variant cannot be asked this, or an empty string: what it takes, and `unsupported`."""
         if self.sends and not system.takes_tasks:
             return "it runs nothing but schedules"
+        slots = params.get("slots", 0)
+        if variant.max_slots and slots > variant.max_slots:
+            return f"it runs no more than {variant.max_slots} at once"
         return self.unsupported(system, variant, params)
 
     def unsupported(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:

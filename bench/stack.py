@@ -53,6 +53,8 @@ CANARY_WAVES = 5
 CANARIES, HEAVY_CANARIES = 4, 1
 """For each slot, in the first wave; twice as many in each one after, because a worker that prefetches takes
 many. The second is for what reaches a few tasks a second, or would take most of the cell for it."""
+CANARY_SLOTS = 2
+"""For so many slots `canary_ms` is enough. More of them share the cores: they sleep longer in proportion."""
 
 Progress = Callable[[str], None]
 
@@ -566,13 +568,14 @@ class Stack:
         """Send waves of short sleeps until as many ran at once as there are slots."""
         self.progress("waiting for the workers")
         most, wave_n = 0, (HEAVY_CANARIES if self.variant.heavy else CANARIES) * self.slots
+        sleep_ms = self.variant.canary_ms * max(1.0, self.slots / CANARY_SLOTS)
         ended = self.tail.ended(CANARY_PHASE)
         for _ in range(CANARY_WAVES):
             # Ids of earlier waves must not come again: a wave is the tail of a longer load.
             skip = self._canaries_sent
             self._canaries_sent += wave_n
             ended += wave_n
-            load = Load(self._canaries_sent, work=f"sleep:{self.variant.canary_ms}")
+            load = Load(self._canaries_sent, work=f"sleep:{sleep_ms:g}")
             self.play(CANARY_PHASE, load, self._patience_s, skip=skip)
             arrived = functools.partial(self._canaries_ended, ended)
             self.until(arrived, self.variant.start_s, "waiting for the first task")

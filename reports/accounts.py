@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import pandas as pd
@@ -97,6 +97,13 @@ PLAIN: Final = {
     Mark.SHARED: "another schedbench was running",
 }
 """What can be wrong with a count; each begins like the remark that it sums up, and so has its mark."""
+
+
+def counted_doubts(reasons: Sequence[str]) -> str:
+    """Remarks on a figure that rests on several trials: how many of them each doubt about the machine has."""
+    counts = Counter(mark for reason in reasons for mark in marks.marks(reason) if mark in PLAIN)
+    of = len(reasons)
+    return "; ".join(PLAIN[mark] + (f" ({n} of {of} trials)" if n < of else "") for mark, n in counts.items())
 
 
 def _fates(run: Run) -> Table:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from bench.model import Role
 from bench.store import Run
-from reports import accounts, calibration, faults, marks, parity, published, soaks
+from reports import accounts, calibration, faults, footprint, knees, marks, parity, published, soaks
 from reports.lines import condition
 from reports.measured import Measured, measured
 from reports.published import Figure, Verdict
@@ -68,6 +68,23 @@ GRIDS: Final = (
         "capacity",
         {"sustainable_rate": "Sustained, tasks/s"}
         | {f"dispatch_latency_at{percent}_p95": f"P95 at {percent} %" for percent in (10, 30, 50, 70, 90)},
+    ),
+    Grid(
+        "concurrency",
+        "Concurrent jobs in full",
+        "So many tasks become due at once. A figure is the median of the bursts of a trial. The ideal is "
+        "that of slots which are never idle; a burst of which a task was lost is never cleared.",
+        "concurrency",
+        {
+            "success": "Ok, %",
+            "dispatch_latency_p50": "P50, ms",
+            "dispatch_latency_p95": "P95, ms",
+            "dispatch_latency_max": "Max, ms",
+            "ideal_latency_p95": "Ideal P95, ms",
+            "clear_time": "Time, s",
+            "ideal_time": "Ideal time, s",
+            "efficiency": "Efficiency, %",
+        },
     ),
     Grid(
         "cpu-all",
@@ -131,7 +148,9 @@ def further_tables(run: Run) -> list[Table]:
         soaks.table(run),
         *faults.tables(run),
         *accounts.tables(run),
+        *knees.tables(run),
         *grids,
+        *footprint.tables(run),
         _elsewhere(rows),
         *calibration.tables(run),
     ]

@@ -24,6 +24,9 @@ CHARTS_OF: Final = {
     "startup": ("startup",),
     "capacity": ("latency-load", "latency-load-distribution"),
     "soak": ("soak-latency", "soak-memory"),
+    "knees": ("concurrency", "concurrency-latency"),
+    "concurrency": ("concurrency-slots",),
+    "slots-memory": ("memory-slots",),
 }
 """Which charts stand above which table."""
 

@@ -33,6 +33,8 @@ TINY = {
     "steps": 1,
     "step_s": 0.3,
     "most_s": 0.3,
+    "jobs": 10,
+    "rest_s": 0.0,
 }
 """Values with which every scenario is over in a moment."""
 
