@@ -55,10 +55,10 @@ class Task:
     """One task, as an adapter hands it to its library.
 
     `work` is one word for the body (`noop`, `sleep:MS`, `io:MS:BYTES`, `cpu:MS`, `raise`, `raise-once`,
-    `poison`) and `payload` a string of the asked-for length; of an unserialisable task it is no string.
-    `delay_s` is the whole number of seconds after which the task is due; it is 0 except for systems that
-    cannot run a task at once. `retries` is how often the library is to run it again when it raises, at once;
-    it is 0 except for systems with the capability `retry`.
+    `sleep-once:MS`, `poison`) and `payload` a string of the asked-for length; of an unserialisable task it is
+    no string. `delay_s` is the whole number of seconds after which the task is due; it is 0 except for
+    systems that cannot run a task at once. `retries` is how often the library is to run it again when it
+    raises, at once; it is 0 except for systems with the capability `retry`.
     """
 
     id: int
@@ -147,8 +147,9 @@ class Phase:
     has been accepted) or `hold` (after `hold_s` seconds). `memory` switches on the costlier memory
     sampling every `sample_s` seconds; the edges of every phase are always sampled for CPU.
     `ready` asks for canaries after workers have come up; without them the phase's own tasks are the
-    first to run. With `every_s` above 0 the system is told at its begin to run `noop` tasks of its own
-    accord, one every so many seconds; with `wall_clock`, they are due when the wall clock shows a multiple.
+    first to run. With `every_s` above 0 the system is told at its begin to run `every_work` of its own
+    accord, once every so many seconds; with `wall_clock`, it is due when the wall clock shows a multiple.
+    Of what keeps that schedule there are `replicas`, each told the same.
     `faults` are done to it while it runs. From the first such phase of a cell on, the harness supervises:
     what exits is started again, and a task that the library refuses is counted and not an error.
     """
@@ -163,7 +164,10 @@ class Phase:
     sample_s: float = 0.25
     ready: bool = True
     every_s: float = 0.0
+    every_work: str = "noop"
     wall_clock: bool = False
+    replicas: int = 1
+    supervised: bool = False
     faults: tuple[Fault, ...] = ()
 
 

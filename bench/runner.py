@@ -196,7 +196,7 @@ class _Play:
         began_s = time.monotonic()
         stack.sampler.begin(phase)
         if phase.every_s:
-            stack.register(number, phase.every_s, wall_clock=phase.wall_clock)
+            stack.register(number, phase)
         last_due_ns = self._send(number, phase.load, phase.limit_s) if phase.load else 0
         if stack.ahead and not up:
             stack.until(lambda: time.monotonic_ns() > last_due_ns, phase.limit_s, "waiting for the due time")

@@ -1500,7 +1500,7 @@ def test_what_counts_by_the_wall_clock_is_asked_for_no_other_period() -> None:
     for every_s, fine in ((60.0, True), (120.0, True), (3600.0, True), (1.0, False), (90.0, False),
                           (420.0, False), (7200.0, False)):  # fmt: skip
         why = SCENARIOS["periodic"].why_not(systems["reference"], minutes, {"every_s": every_s})
-        refused = "its schedules are of multiples of 60 s that divide an hour: --set periodic.every_s=60"
+        refused = "its schedules are of multiples of 60 s that divide an hour: --set every_s=60"
         assert why == ("" if fine else refused)
 
 
