@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from bench.scenario import (
     BATCHES,
@@ -196,7 +197,7 @@ def _overlap(history: History) -> Iterator[Metric]:
     due_ns = history.ticks("ticks")["due_ns"].to_numpy(np.int64)
     runs = history.runs("ticks")
     first = runs.iloc[0]
-    if np.isnan(first["end_ns"]):
+    if pd.isna(first["end_ns"]):
         raise CellError("the run that was to last long did not end")
     begin_ns, end_ns = int(first["start_ns"]), int(first["end_ns"])
     start_ns = runs["start_ns"].to_numpy(np.int64)

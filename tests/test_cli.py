@@ -38,7 +38,7 @@ TINY = {
 
 ONLY = {"latency": {"load": 0}}
 
-WITHOUT_TASKS = {"periodic"}
+WITHOUT_TASKS = {"periodic", "replicas"}
 """Scenarios in which the system runs something of its own accord."""
 
 
