@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.store import Run
-from reports import accounts, calibration, marks, parity, published
+from reports import accounts, calibration, marks, parity, published, schedules
 from reports.lines import condition
 from reports.measured import Measured, measured
 from reports.published import Figure, Verdict
@@ -118,6 +118,7 @@ def further_tables(run: Run) -> list[Table]:
     tables = [
         *parity.tables(run),
         *accounts.tables(run),
+        *schedules.tables(run),
         *grids,
         _elsewhere(rows),
         *calibration.tables(run),

@@ -83,9 +83,24 @@ def condition(scenario: str, params: Params) -> str:
     elif scenario == "memory":
         words = ["idle, after the first tasks"]
     elif scenario == "periodic":
-        words = [f"every {float(params.get('every_s', 1)):g} s, {float(params.get('ticks', 20)):g} ticks"]
+        words = [f"every {float(params.get('every_s', 1)):g} s", *_asked(params)]
+    elif scenario == "replicas":
+        words = [f"every {float(params.get('every_s', 2)):g} s"]
+        words += [f"paused for {float(params['pause_s']):g} s"] if params.get("pause_s") else []
     if params.get("work", "noop") != "noop":
         words.append(f"work {params['work']}")
     if scenario != "memory" and params.get("payload"):
         words.append(f"payload {float(params['payload']):g} B")
     return ", ".join(words)
+
+
+def _asked(params: Params) -> list[str]:
+    """What was asked of a schedule, in words."""
+    missed = f"{float(params.get('missed', 4)):g}"
+    load = [f"beside {100 * float(params.get('load', 0)):g} % of capacity"] if params.get("load") else []
+    return {
+        "accuracy": [f"{float(params.get('ticks', 20)):g} ticks", *load],
+        "overlap": ["with a long run"],
+        "down": [f"down for {missed} ticks"],
+        "restart": ["killed and started again"],
+    }[str(params.get("what", "accuracy"))]

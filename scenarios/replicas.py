@@ -23,7 +23,6 @@ from bench.scenario import (
     System,
     Variant,
     no_schedule,
-    stats,
 )
 
 PAUSED_AT = 3
@@ -79,11 +78,3 @@ class Replicas(Scenario):
         yield Metric("ticks_several", "count", float((starts > 1).sum()), n)
         yield Metric("ticks_overlapped", "count", float(planned["overlapped"].sum()), n)
         yield Metric("runs_at_once_max", "count", float(history.at_once("ticks")), n)
-        if n:
-            once = stats.proportion_interval(int((starts == 1).sum()), n)
-            yield Metric("share_once", "%", 100 * once.value, n, *_percent(once))
-
-
-def _percent(share: stats.Interval) -> tuple[float | None, float | None]:
-    low, high = (None if end is None else 100 * end for end in (share.low, share.high))
-    return low, high

@@ -1187,7 +1187,6 @@ def test_ticks_of_a_schedule() -> None:
         "ticks_several": ("count", 1, 4, ""),
         "ticks_overlapped": ("count", 1, 4, ""),
         "runs_at_once_max": ("count", 2, 4, ""),
-        "share_once": ("%", 50, 4, ""),
     }
 
 
