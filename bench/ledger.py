@@ -207,6 +207,13 @@ def runs(records: Records) -> pd.DataFrame:
     return pd.DataFrame({"start_ns": begun["t_ns"], "end_ns": end_ns, "pid": begun["pid"]})
 
 
+def running(records: Records) -> list[int]:
+    """Processes in which a task body has begun and not come to an end, the latest at the end."""
+    runs, _, outcome, _ = _attempts(records, np.zeros(len(records), np.intp))
+    # One row for all: what is the same execution is told by process and number.
+    return [int(pid) for pid in runs["pid"][outcome == 0]]
+
+
 # --- one row per tick -------------------------------------------------------------------------------
 
 EARLY_NS: Final = 5_000_000

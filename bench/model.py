@@ -132,6 +132,51 @@ class Fault:
     for_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class FaultKind:
+    """A kind of fault: the faults that are done, or the work that a single task of the load has instead.
+
+    `crash`: work is cut off by it, so that a guarantee decides what becomes of the tasks.
+    """
+
+    words: str
+    done: tuple[Fault, ...] = ()
+    special: str = ""
+    crash: bool = True
+
+
+_AT_S, _OUTAGE_S, _PAUSE_S, _JUMP_S = 3.0, 5.0, 10.0, 5.0
+
+FAULTS: Final[Mapping[str, FaultKind]] = {
+    "task-process": FaultKind("the process of a running task is killed", (Fault("kill", "task", _AT_S),)),
+    "worker": FaultKind("the worker is killed", (Fault("kill", "worker", _AT_S),)),
+    "worker-stop": FaultKind("the worker is restarted in good order", (Fault("stop", "worker", _AT_S),)),
+    "worker-pause": FaultKind("the worker stands still", (Fault("pause", "worker", _AT_S, _PAUSE_S),)),
+    "server": FaultKind("schedulers and servers are killed", (Fault("kill", "server", _AT_S),)),
+    "server-pause": FaultKind(
+        "schedulers and servers stand still", (Fault("pause", "server", _AT_S, _PAUSE_S),)
+    ),
+    "broker": FaultKind("the broker is restarted in good order", (Fault("stop", "broker", _AT_S),)),
+    "broker-kill": FaultKind("the broker is killed", (Fault("kill", "broker", _AT_S),)),
+    "broker-pause": FaultKind("the broker stands still", (Fault("pause", "broker", _AT_S, _PAUSE_S),)),
+    "database": FaultKind("the database is restarted in good order", (Fault("stop", "database", _AT_S),)),
+    "database-kill": FaultKind("the database is killed", (Fault("kill", "database", _AT_S),)),
+    "cut": FaultKind("connections to services are cut", (Fault("cut", "network", _AT_S, _OUTAGE_S),)),
+    "clock-ahead": FaultKind(
+        "the wall clock is an hour ahead", (Fault("ahead", "clock", _AT_S, _JUMP_S),), crash=False
+    ),
+    "clock-back": FaultKind(
+        "the wall clock is an hour back", (Fault("back", "clock", _AT_S, _JUMP_S),), crash=False
+    ),
+    "raise": FaultKind("a task raises", special="raise", crash=False),
+    "unserialisable": FaultKind("a task cannot be serialised", special=UNSERIALISABLE, crash=False),
+    "poison": FaultKind("a task kills its process whenever it runs", special="poison"),
+    "pool": FaultKind("long tasks fill every slot", crash=False),
+    "flood": FaultKind("tasks come faster than they are run", crash=False),
+}
+"""What goes wrong in the cells of the scenario `faults`, by the value of its parameter `fault`."""
+
+
 class Workers(enum.StrEnum):
     """Whether tasks can be executed while a phase runs."""
 
@@ -150,8 +195,9 @@ class Phase:
     first to run. With `every_s` above 0 the system is told at its begin to run `every_work` of its own
     accord, once every so many seconds; with `wall_clock`, it is due when the wall clock shows a multiple.
     Of what keeps that schedule there are `replicas`, each told the same.
-    `faults` are done to it while it runs. From the first such phase of a cell on, the harness supervises:
-    what exits is started again, and a task that the library refuses is counted and not an error.
+    From the first `supervised` phase of a cell on, what exits is started again, and a task that the library
+    refuses, or that does not end `patience_s` after the last sign of life, is counted and no error. `faults`
+    are done to the system while such a phase runs.
     """
 
     name: str
@@ -169,6 +215,7 @@ class Phase:
     replicas: int = 1
     supervised: bool = False
     faults: tuple[Fault, ...] = ()
+    patience_s: float = 0.0
 
 
 # --- systems, cells, metrics ------------------------------------------------------------------------
@@ -208,6 +255,37 @@ class Parity:
     link: str
 
 
+@dataclass(frozen=True)
+class Promise:
+    """What the vendor says becomes of the tasks that a fault strikes, and the page that says so.
+
+    `kind` is one of `PROMISES`; `within_s` is how long it may take by the constants in force, 0 for at once.
+    """
+
+    kind: str
+    words: str
+    within_s: float
+    link: str
+
+
+PROMISES: Final[Mapping[str, str]] = {
+    "redelivered": "each runs again",
+    "lost": "some may never run, none runs twice",
+    "failed": "each is marked failed, none runs again",
+    "refused": "the submit call says so",
+    "kept": "nothing happens to them",
+}
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A constant of the library, made shorter where a drain would have to outlast it: value and words."""
+
+    value: Any
+    words: str
+    link: str
+
+
 PARITY: Final[Mapping[str, str]] = {
     "slots": "what a slot is",
     "runs_in": "what a task runs in",
@@ -227,7 +305,8 @@ class Variant:
     `batch`: many tasks go into one run (the adapter is a `Batch`). `heavy`: it takes long to set up, or
     reaches a few tasks a second. The bodies of canaries sleep `canary_ms`, long enough for as many to
     overlap as there are slots. With `every_s` above 0, the periods of its schedules are multiples of that,
-    counted by the wall clock.
+    counted by the wall clock. `promises` are by fault, a key of `FAULTS`; `scaled` are settings that take the
+    place of others where faults are done.
     """
 
     name: str
@@ -246,6 +325,8 @@ class Variant:
     every_s: float = 0.0
     parity: Mapping[str, Parity] = field(default_factory=dict)
     changed: Mapping[str, Changed] = field(default_factory=dict)
+    promises: Mapping[str, Promise] = field(default_factory=dict)
+    scaled: Mapping[str, Scaled] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

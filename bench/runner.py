@@ -72,11 +72,19 @@ def run_cell(
     if missing := scenario.why_not(system, variant, params):
         return Result(Status.UNSUPPORTED, missing)
     provision = provision or Provision(owner=home.name)
+    if scenario.scaled(params):
+        scaled = {key: constant.value for key, constant in variant.scaled.items()}
+        variant = replace(variant, settings={**variant.settings, **scaled})
     stack = Stack(system, variant, environment, home, folder, slots, progress, provision)
     play = _Play(stack, scenario, params, seed + cell.trial * TRIAL_SEED)
     status, reason = Status.OK, ""
     try:
-        stack.open(io=scenario.io(params), cold=scenario.cold(params))
+        stack.open(
+            io=scenario.io(params),
+            cold=scenario.cold(params),
+            relay=scenario.relay(params),
+            clock=scenario.clock(params),
+        )
         play.scenario_through()
         stack.close()
     except KeyboardInterrupt:
@@ -98,10 +106,9 @@ class _Play:
     def __init__(self, stack: Stack, scenario: Scenario, params: dict[str, Any], seed: int) -> None:
         self.stack, self.scenario, self.params, self.seed = stack, scenario, params, seed
         self.phases: dict[int, Phase] = {}
-        self.sent: dict[int, int] = {}
+        self.undrained: dict[int, int] = {}
         self.spawned_ns: dict[str, int] = {}
         self.claims: dict[int, bool] | None = None
-        self.given_up = 0
         self.body_s = 0.0
         self.measuring_s = 0.0
         self.wall_clock_ns = wall_clock_ns()
@@ -161,6 +168,8 @@ class _Play:
                 found.records[is_scheduled],
                 self.claims,
                 self.stack.seconds,
+                details.get("faults", ()),
+                details.get("restarts", ()),
             )
             metrics += history.fates(self.scenario.deadline_s)
             try:
@@ -169,7 +178,9 @@ class _Play:
                 status, reason = Status.ERROR, str(error)
         for what in self._clock_faults(details):
             metrics = [metric.noted(f"invalid: {what}") for metric in metrics]
-        for said_of, words in self.stack.remarks():
+        scaled = self.stack.variant.scaled if self.scenario.scaled(self.params) else {}
+        about = [("all", f"{key} is {constant.words}") for key, constant in scaled.items()]
+        for said_of, words in (*about, *self.stack.remarks()):
             metrics = [
                 metric.noted(words) if said_of == "all" or metric.name.startswith(RESOURCES) else metric
                 for metric in metrics
@@ -197,6 +208,9 @@ class _Play:
         stack.sampler.begin(phase)
         if phase.every_s:
             stack.register(number, phase)
+        if phase.supervised:
+            stack.supervise()
+            stack.strike(phase.faults)
         last_due_ns = self._send(number, phase.load, phase.limit_s) if phase.load else 0
         if stack.ahead and not up:
             stack.until(lambda: time.monotonic_ns() > last_due_ns, phase.limit_s, "waiting for the due time")
@@ -213,32 +227,36 @@ class _Play:
         """Have the client send a load; returns the last due time."""
         seconds = load.n / load.rate_hz if load.arrival is not Arrival.BURST else 0.0
         answer = self.stack.play(number, replace(load, seed=load.seed + self.seed), seconds + limit_s)
-        self.sent[number] = answer["sent"]
+        self.undrained[number] = load.n
         self.body_s = max(self.body_s, body_s(load.work))
         return int(answer["last_due_ns"])
 
     def _drain(self, phase: Phase, last_due_ns: int) -> None:
-        """Wait until every task sent so far has ended, or the system has been silent for too long.
+        """Wait until every task sent since the last drain has ended, or the system was silent for too long.
 
         Too long is the variant's settle time and the longest body, or its start time while nothing has
-        happened since the workers came up. Before the last task is due, nothing is too long.
+        happened since the workers came up; the phase's patience, where that is longer. Before the last task
+        is due, nothing is too long.
 
         Raises:
             CellTimeout: nothing ran at all, a body never ended, or the limit passed.
         """
         stack, variant = self.stack, self.stack.variant
         deadline_s = time.monotonic() + phase.limit_s
-        sent, newest_ns, moved_s = sum(self.sent.values()), -1, 0.0
-        while (ended := sum(map(stack.tail.ended, self.sent))) < sent - self.given_up:
+        waited, self.undrained = self.undrained, {}
+        sent, newest_ns, moved_s = sum(waited.values()), -1, 0.0
+        while (ended := sum(map(stack.tail.ended, waited))) < sent - sum(
+            map(stack.tail.refused, waited)
+        ) or stack.striking:
             if stack.tail.last_ns != newest_ns:
                 newest_ns, moved_s = stack.tail.last_ns, max(time.monotonic(), last_due_ns / 1e9)
             patience_s = variant.start_s if newest_ns < stack.up_ns else variant.settle_s + self.body_s
+            patience_s = max(patience_s, phase.patience_s)
             silent = time.monotonic() - moved_s > patience_s
             if silent or time.monotonic() > deadline_s:
-                started = sum(map(stack.tail.started, self.sent))
-                if silent and started == ended > 0:
-                    self.given_up = sent - ended  # lost: the fates say so, and no later phase waits for it
-                    return
+                started = sum(map(stack.tail.started, waited))
+                if phase.supervised or (silent and started == ended > 0):
+                    return  # the rest is lost: its fate says so
                 why = f"nothing moved for {patience_s:g} s" if silent else f"{phase.limit_s:g} s passed"
                 raise CellTimeout(
                     f"{why} in phase {phase.name!r}: {sent} tasks sent, {started} started, {ended} ended"

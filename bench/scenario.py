@@ -90,7 +90,8 @@ class History:
     `phases` the phases by number, `spawned_ns` when the processes that run tasks were last spawned in
     each phase. Times are CLOCK_MONOTONIC ns. `scheduled` holds the events of schedules; `claims` what the
     library itself says of tasks by id (True for success), None where it was not asked. `set_up_s` is what
-    setting up took, by step, in s.
+    setting up took, by step, in s. `faults` are those that were done (`bench.faults.Strike.record`),
+    `restarts` what was started again (`bench.supervisor.Supervisor.restarts`).
     """
 
     tasks: pd.DataFrame
@@ -322,6 +323,21 @@ class Scenario(ABC):
     def io(self, params: Mapping[str, Any]) -> bool:
         """Whether tasks talk to the io server."""
         return str(params.get("work", "")).startswith("io")
+
+    def relay(self, params: Mapping[str, Any]) -> bool:
+        """Whether connections to services must be such that they can be cut."""
+        del params
+        return False
+
+    def scaled(self, params: Mapping[str, Any]) -> bool:
+        """Whether the constants that a variant's header can make shorter are made so."""
+        del params
+        return False
+
+    def clock(self, params: Mapping[str, Any]) -> bool:
+        """Whether the wall clock of the system's processes must be such that it can be set."""
+        del params
+        return False
 
     def why_not(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:
         """Why a variant cannot be asked this, or an empty string: what it takes, and `unsupported`."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import re
 import select
 import shutil
+import signal
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,19 +28,24 @@ from bench.agent.probe import DOMAIN_VARIABLE
 from bench.agent.work import IO_VARIABLE, LEDGER_VARIABLE
 from bench.environments import Environment, bundle
 from bench.errors import AdapterError, CellError, CellTimeout, ProcessDied, Unsupported
+from bench.faults import Striker, clock_environment
 from bench.harness import Home, deferred_signals
 from bench.link import Link
-from bench.model import CANARY_PHASE, PHASE_SHIFT, SCHEDULE, Load, Phase, Role, System, Variant
+from bench.model import CANARY_PHASE, PHASE_SHIFT, SCHEDULE, Fault, Load, Phase, Role, System, Variant
 from bench.processes import Child, Group
 from bench.readiness import answers
 from bench.sampler import Sampler
 from bench.services import Provision, ServiceSpec, embedded
+from bench.supervisor import RESTART_S, Supervisor, send
 from bench.tail import Tail
 
 PORTS = 4
 """Free ports for the servers of a system's own."""
 
 LOOK_S = 0.02
+SOON_NS = 200_000_000
+"""From the order to play a load to its begin, where its times must be known outside the client."""
+
 READY_S = 60.0
 STOP_GRACE_S = 10.0
 KEEPERS = (Role.SCHEDULER, Role.DAEMON)
@@ -50,6 +57,10 @@ CANARIES, HEAVY_CANARIES = 4, 1
 many. The second is for what reaches a few tasks a second, or would take most of the cell for it."""
 
 Progress = Callable[[str], None]
+
+
+class ClientLost(CellError):
+    """The client was killed while it carried out an order, and is to be started again."""
 
 
 class Stack:
@@ -107,11 +118,24 @@ class Stack:
         self._up = self._in_process = False
         self._canaries_sent = 0
         self._claims = False
+        self._relays: list[Child] = []
+        self._clock: Path | None = None
+        self._supervisor: Supervisor | None = None
+        self._striker: Striker | None = None
 
     # -- its life
 
-    def open(self, *, io: bool, cold: bool) -> None:
-        """Start the services and the client, and connect; nothing runs tasks yet."""
+    def open(self, *, io: bool, cold: bool, relay: bool = False, clock: bool = False) -> None:
+        """Start the services and the client, and connect; nothing runs tasks yet.
+
+        With `relay`, all connections to services can be cut; with `clock`, the wall clock that all of it sees
+        can be set.
+
+        Raises:
+            Unsupported: there is nothing to cut, or no way to set a clock.
+        """
+        if relay and not self.variant.services:
+            raise Unsupported("it has no connection to a service")
         python_path = bundle(self.system, self.work / "bundle")
         if cold:
             self._evict()
@@ -125,10 +149,15 @@ class Stack:
             LEDGER_VARIABLE: str(self.ledger),
             DOMAIN_VARIABLE: "0",
         }
+        if clock:
+            self._clock = self.work / "clock"
+            self._environ |= clock_environment(self._clock)
         if io:
             self._start_io_server()
         began_s = time.monotonic()
         addresses = {name: self._start_service(name) for name in self.variant.services}
+        if relay:
+            addresses = {name: self._relayed(address) for name, address in addresses.items()}
         if addresses:
             self.seconds["services"] = time.monotonic() - began_s
         context = Context(
@@ -179,6 +208,86 @@ class Stack:
             self._workers_down()
         self._up = up
 
+    # -- while faults are done to it
+
+    def supervise(self) -> None:
+        """From now on, start again what exits, and take what the library refuses as it comes."""
+        if self._supervisor is None:
+            self._supervisor = Supervisor(self.group, self._client)
+            self._striker = Striker(self.group, self.ledger, self._relays, self._clock)
+            self.details["restarts"] = self._supervisor.restarts
+
+    def strike(self, faults: Sequence[Fault]) -> None:
+        """Do these faults from now on, each at its time."""
+        assert self._striker is not None
+        self._striker.begin(faults)
+
+    @property
+    def striking(self) -> bool:
+        """Whether a fault has yet to be done or healed."""
+        return self._striker is not None and not self._striker.over
+
+    def _look_after(self) -> None:
+        """Do the faults that are due, and start again what has exited.
+
+        Raises:
+            ClientLost: the client has exited, in the middle of an order.
+            ProcessDied: the client has exited, and it is not what runs tasks.
+        """
+        assert self._supervisor is not None
+        assert self._striker is not None
+        self._striker.look()
+        self._supervisor.look()
+        self.group.check_others()
+        if self._client is None or self._client.stopping or not self._client.ended():
+            return
+        if not self._in_process or self._servers:
+            raise ProcessDied(self._client.epitaph("client"))
+        if self._ordered:
+            raise ClientLost(self._client.epitaph("client"))
+        self.revive()
+
+    def revive(self) -> None:
+        """Start the client again, which is what runs tasks, as a supervisor would."""
+        assert self._client is not None
+        assert self._supervisor is not None
+        lost, ended_ns = self._client, time.monotonic_ns()
+        lost.stopping = True
+        self._link.close()
+        self._link = Link()
+        again_s = time.monotonic() + RESTART_S
+        self.until(lambda: time.monotonic() >= again_s, 2 * RESTART_S, "waiting to start the client again")
+        send(self.group.remains(Role.CLIENT), signal.SIGKILL)
+        self.group.children.remove(lost)
+        self._client = self._spawn_client(self._link)
+        self._supervisor.leave = self._client
+        self.order("open", self._patience_s)
+        if self._up:
+            self.order("start", READY_S)
+        status, again_ns = lost.popen.returncode, time.monotonic_ns()
+        self._supervisor.restarts.append(
+            {"role": Role.CLIENT, "status": status, "ended_ns": ended_ns, "again_ns": again_ns}
+        )
+
+    def _relayed(self, address: Mapping[str, Any]) -> dict[str, Any]:
+        """The address of a service, by way of a relay of its own."""
+        (port,), target = embedded.free_ports(1), str(address["port"])
+        root = Path(__file__).resolve().parent.parent
+        relay = self.group.spawn(
+            Role.HARNESS,
+            [sys.executable, "-m", "bench.relay", str(port), target],
+            env={**os.environ, "PYTHONPATH": str(root)},
+            cwd=root,
+            log=self.logs / f"relay-{next(self._numbers)}.log",
+        )
+        self._relays.append(relay)
+        self._until_ready(relay, f"tcp://127.0.0.1:{port}")
+        there = re.compile(rf":{target}(?!\d)")
+        changed = {key: there.sub(f":{port}", str(value)) for key, value in address.items() if key != "port"}
+        return {**changed, "port": port}
+
+    # -- the end
+
     def close(self) -> None:
         """Have the client disconnect and exit; what was measured is good even if that fails."""
         if self._client is not None:
@@ -191,6 +300,9 @@ class Stack:
     def tear_down(self) -> None:
         """End everything. A Ctrl-C in here is put off until it is done."""
         with deferred_signals():
+            if self._striker:
+                self._striker.heal()
+                self.details["faults"] = [strike.record() for strike in self._striker.strikes]
             used_ns = self.group.kill()
             if left := self.group.remove_others() + self._drop():
                 self.details["left_behind"] = left
@@ -254,9 +366,13 @@ class Stack:
         """One turn: processes alive, new events, a sample if due.
 
         Raises:
-            ProcessDied: one of the processes has exited.
+            ProcessDied: one of the processes has exited, and nobody starts it again.
+            ClientLost: see `supervise`.
         """
-        self.group.check()
+        if self._supervisor:
+            self._look_after()
+        else:
+            self.group.check()
         self.tail.poll()
         self.sampler.tick()
         self.progress("")
@@ -299,13 +415,32 @@ class Stack:
     def play(self, phase: int, load: Load, limit_s: float, *, skip: int = 0) -> dict[str, Any]:
         """Have the client send a load, without its first `skip` tasks.
 
+        A supervised client that is lost goes on where it was: what has become due meanwhile is sent at once.
+
         Raises:
-            CellError: the library did not accept every task.
+            CellError: the library did not accept every task, and nobody supervises.
         """
         if "retry" not in self.system.capabilities:
             load = replace(load, retries=0)
-        answer = self.order("play", limit_s, phase=phase, load=asdict(load), ahead=self.ahead, skip=skip)
-        if answer["refused"]:
+        begin_ns = time.monotonic_ns() + SOON_NS if self._supervisor else 0
+        while True:
+            try:
+                answer = self.order(
+                    "play",
+                    limit_s,
+                    phase=phase,
+                    load=asdict(load),
+                    ahead=self.ahead,
+                    skip=skip,
+                    begin_ns=begin_ns,
+                )
+            except ClientLost:
+                self.revive()
+                self.tail.poll()
+                skip = self.tail.submitted(phase)
+                continue
+            break
+        if answer["refused"] and self._supervisor is None:
             raise CellError(
                 f"submit raised for {answer['refused']} of {answer['sent']} tasks: {answer['error']}"
             )

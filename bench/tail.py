@@ -70,6 +70,10 @@ class Tail:
         """Distinct task ids of a phase that were handed to the adapter."""
         return self._distinct(phase, "submitted")
 
+    def refused(self, phase: int) -> int:
+        """Distinct task ids of a phase that the library did not take."""
+        return self._distinct(phase, "refused")
+
     def started(self, phase: int) -> int:
         """Distinct task ids of a phase that have started."""
         return self._distinct(phase, "started")
@@ -115,7 +119,13 @@ class Tail:
             own = fresh[phases == phase]
             kind, index = own["kind"], own["task"] & 0xFFFFFFFF
             start, end = kind == Kind.START, (kind == Kind.END) | (kind == Kind.FAIL)
-            for what, mask in (("submitted", kind == Kind.SUBMIT), ("started", start), ("ended", end)):
+            kinds = {
+                "submitted": kind == Kind.SUBMIT,
+                "refused": kind == Kind.REFUSED,
+                "started": start,
+                "ended": end,
+            }
+            for what, mask in kinds.items():
                 self._seen.setdefault((phase, what), _Ids()).add(index[mask])
 
     def _distinct(self, phase: int, what: str) -> int:

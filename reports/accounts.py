@@ -13,7 +13,7 @@ import pandas as pd
 from bench.model import Fate, Status
 from bench.stats import proportion_interval
 from bench.store import Run
-from reports import marks
+from reports import faults, marks
 from reports.lines import condition
 from reports.marks import Mark
 from reports.measured import Measured, measured, parameters, subjects
@@ -50,8 +50,8 @@ def tables(run: Run) -> list[Table]:
 
 
 def _trials(run: Run, *beginnings: str) -> pd.DataFrame:
-    """The rows of single trials of every metric that begins with one of these."""
-    own = run.summary["metric"].str.startswith(beginnings)
+    """The rows of single trials of every metric that begins with one of these, but for provoked faults."""
+    own = run.summary["metric"].str.startswith(beginnings) & (run.summary["scenario"] != faults.SCENARIO)
     return run.summary[(run.summary["trial"] != "") & own]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.store import Run
-from reports import accounts, calibration, marks, parity, published, schedules
+from reports import accounts, calibration, faults, marks, parity, published, schedules
 from reports.lines import condition
 from reports.measured import Measured, measured
 from reports.published import Figure, Verdict
@@ -117,6 +117,7 @@ def further_tables(run: Run) -> list[Table]:
     grids = [_grid(grid, rows) for grid in GRIDS]
     tables = [
         *parity.tables(run),
+        *faults.tables(run),
         *accounts.tables(run),
         *schedules.tables(run),
         *grids,

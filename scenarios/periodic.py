@@ -216,22 +216,24 @@ def _after(history: History, what: str) -> Iterator[Metric]:
     every_ns = round(history.phases[history.number("ticks")].every_s * 1e9)
     if what == "down":
         down_ns, up_ns = (history.edge_ns("down", edge) for edge in ("begin", "end"))
+        since_ns = up_ns
     else:
         if not history.restarts:
             raise CellError("what keeps the schedule was not started again in time")
         down_ns, up_ns = (int(history.restarts[0][name]) for name in ("ended_ns", "again_ns"))
+        since_ns = down_ns  # a client runs what is due while it starts
     ticks, start_ns = history.ticks("ticks", "after"), history.runs("ticks")["start_ns"].to_numpy(np.int64)
     due_ns = ticks["due_ns"].to_numpy(np.int64)
     missed = int(((due_ns >= down_ns) & (due_ns < up_ns)).sum())
     before = ticks[(ticks["due_ns"] < down_ns - every_ns) & (ticks["starts"] > 0)]
     late_ns = (before["start_ns"] - before["due_ns"]).max() if len(before) else 0
     off_ns = min(every_ns // 4, max(LEAST_OFF_NS, 2 * int(late_ns)))
-    after_ns = start_ns[start_ns >= up_ns]
+    after_ns = start_ns[start_ns >= since_ns]
     yield Metric("missed_ticks", "count", float(missed), missed)
     yield Metric("runs_after", "count", float(len(after_ns)), len(after_ns))
     if not len(after_ns):
         return
-    yield Metric("first_run_after", "s", float(after_ns[0] - up_ns) / 1e9, 1)
+    yield Metric("first_run_after", "s", float(after_ns[0] - since_ns) / 1e9, 1)
     came = made_up(after_ns, int(due_ns[0]), every_ns, up_ns, off_ns)
     yield Metric("runs_made_up", "count", float(came), missed)
     moved_ns = abs(_off_ns(int(after_ns[-1]), int(due_ns[0]), every_ns))

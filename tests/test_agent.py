@@ -219,9 +219,10 @@ def test_a_plan_ahead_keeps_the_arrivals_and_is_due_a_second_after_each(load: Lo
 
 
 def test_bodies_are_drawn_by_their_weights_and_single_ones_are_given(folder: Path) -> None:
-    load = Load(4000, mix=(("noop", 3), ("sleep:1", 1)), special=((7, "poison"), (8, UNSERIALISABLE)), retries=2)
+    mix, special = (("noop", 3), ("sleep:1", 1)), ((7, "poison"), (8, UNSERIALISABLE))
+    load = Load(4000, mix=mix, special=special, retries=2)
     plan = [task for *_, task in pacer.tasks(load, phase=1, ahead=False)]
-    assert [task.work for task in plan] == pacer.works(load)[:8] + ["noop"] + pacer.works(load)[9:]
+    assert [task.work for task in plan] == [*pacer.works(load)[:8], "noop", *pacer.works(load)[9:]]
     assert 900 < sum(task.work == "sleep:1" for task in plan) < 1100
     assert (plan[7].work, {task.retries for task in plan}) == ("poison", {2})
     with pytest.raises(TypeError):

@@ -91,13 +91,18 @@ class Client:
             self.adapter.stop()
         return {}
 
-    def play(self, phase: int, load: dict[str, Any], ahead: bool, skip: int = 0) -> dict[str, Any]:
-        """Send a load without its first `skip` tasks; answers when the last was accepted or refused."""
+    def play(
+        self, phase: int, load: dict[str, Any], ahead: bool, skip: int = 0, begin_ns: int = 0
+    ) -> dict[str, Any]:
+        """Send a load without its first `skip` tasks; answers when the last was accepted or refused.
+
+        Its times count from `begin_ns` of CLOCK_MONOTONIC, where that is given.
+        """
         spec = Load(**{**load, "arrival": Arrival(load["arrival"])})
         plan = pacer.tasks(spec, phase, ahead)[skip:]
         gc.collect()
         gc.freeze()  # the plan's own objects must not slow the system's garbage collections
-        base_ns = monotonic_ns() + (0 if spec.arrival is Arrival.BURST else LEAD_NS)
+        base_ns = begin_ns or monotonic_ns() + (0 if spec.arrival is Arrival.BURST else LEAD_NS)
         refused, error = self._pace(plan, base_ns)
         if isinstance(self.adapter, Claims):
             self.sent += [task.id for *_, task in plan]

@@ -1,4 +1,4 @@
-"""What a task does between its two stamps: nothing, sleep, a round trip, a burn, raise, end its process."""
+"""What a task does between its two stamps: nothing, sleep, a round trip, burn, raise, or end its process."""
 
 from __future__ import annotations
 
