@@ -6,7 +6,7 @@
 # title = "Airflow"
 # family = "orchestrator"
 # homepage = "https://airflow.apache.org"
-# capabilities = ["enqueue"]
+# capabilities = ["enqueue", "periodic"]
 # default = ["postgresql", "postgresql-mapped"]
 #
 # [tool.schedbench.parity]
@@ -128,6 +128,10 @@ all of that time for nothing, and takes no other task: on two cores after a thir
 Drains and latencies show it, as they would in any deployment with the default; `postgresql-heartbeat-1s` has
 the same with 1 s.
 
+A schedule is a DAG of its own with a `timedelta`, in a file that `airflow dags reserialize` reads at once: the
+DAG processor looks for new files every 300 s (`[dag_processor] refresh_interval`). There is no catching up by
+default: https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dag-run.html#catchup
+
 On SIGTERM the scheduler waits until its workers have run all that was handed to them.
 """
 
@@ -136,12 +140,15 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import urllib3
 
-from bench.agent import Adapter, Batch, Context, Process, Task
+from bench.agent import Adapter, Batch, Context, Periodic, Process, Schedule, Task
 
 HOST = "127.0.0.1"
 USER = "admin"  # the one user of the simple auth manager's default
@@ -172,6 +179,29 @@ def schedbench():
 schedbench()
 """
 
+TICKS = """
+from datetime import datetime, timedelta
+from airflow.sdk import dag, task
+from bench.agent import run
+
+@dag(
+    schedule=timedelta(seconds={every_s}),
+    start_date=datetime.fromisoformat("{first}"),
+    is_paused_upon_creation=False,
+)
+def ticks():
+    @task
+    def body():
+        run({id}, "{work}")
+
+    body()
+
+ticks()
+"""
+
+LEAST_EVERY_S = 10
+"""It takes seconds to read a DAG, and to start a task."""
+
 RUN_PER_TASK = """
     @task
     def body(dag_run=None):
@@ -196,7 +226,7 @@ MOST_ACTIVE = 16
 """`max_active_runs_per_dag` and `max_active_tasks_per_dag` by default."""
 
 
-class Airflow(Adapter, Batch):
+class Airflow(Adapter, Batch, Periodic):
     """One client of the public API, one DAG."""
 
     def __init__(self, context: Context) -> None:
@@ -249,6 +279,15 @@ class Airflow(Adapter, Batch):
 
     def submit_batch(self, tasks: Sequence[Task]) -> None:
         self._trigger(tasks[0].id, {"tasks": [_arguments(task) for task in tasks]})
+
+    def register(self, schedule: Schedule) -> None:
+        if schedule.every_s < LEAST_EVERY_S:
+            raise NotImplementedError(f"its tasks take seconds to start: ask for {LEAST_EVERY_S} s or more")
+        first = datetime.now(UTC) + timedelta(seconds=schedule.every_s)  # what the library wants to be told
+        text = TICKS.format(every_s=schedule.every_s, first=first, id=schedule.id, work=schedule.work)
+        (self.context.home / "airflow" / "dags" / "ticks.py").write_text(text)
+        command = [sys.executable, "-m", "airflow", "dags", "reserialize"]
+        subprocess.run(command, env={**os.environ, **self.env}, check=True)
 
     def close(self) -> None:
         self.api.close()

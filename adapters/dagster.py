@@ -6,7 +6,7 @@
 # title = "Dagster"
 # family = "orchestrator"
 # homepage = "https://docs.dagster.io"
-# capabilities = ["enqueue"]
+# capabilities = ["enqueue", "periodic"]
 # default = ["postgresql", "postgresql-ops"]
 #
 # [tool.schedbench.parity]
@@ -102,6 +102,24 @@
 # postgres_url = ["postgresql+psycopg2://", "what it installs; not SQLAlchemy 2.1's default", "https://github.com/dagster-io/dagster/issues/33958"]
 # dequeue_interval_seconds = ["1, not 5", "what waiting for the daemon costs", "https://github.com/dagster-io/dagster/blob/master/python_modules/dagster/dagster/_core/run_coordinator/queued_run_coordinator.py"]
 #
+# [tool.schedbench.variants.postgresql-schedule]
+# summary = "as postgresql, with a schedule that runs every minute once it is told what"
+# services = ["postgresql"]
+# guarantee = "at-most-once"
+# source = "https://docs.dagster.io/guides/automate/schedules"
+# heavy = true
+# max_slots = 4  # runs are launched one by one: more never overlap, unless they are long
+# canary_ms = 5000
+# start_s = 180
+# settle_s = 60
+# every_s = 60  # a cron string has minutes
+# settings = { schedule = true }
+#
+# [tool.schedbench.variants.postgresql-schedule.changed]
+# "storage.postgres" = ["PostgreSQL, not SQLite", "what the vendor's guides deploy", "https://docs.dagster.io/deployment/oss/oss-instance-configuration#dagster-storage"]
+# postgres_url = ["postgresql+psycopg2://", "what it installs; not SQLAlchemy 2.1's default", "https://github.com/dagster-io/dagster/issues/33958"]
+# default_status = ["RUNNING, not STOPPED", "nobody is there to switch it on", "https://docs.dagster.io/guides/automate/schedules"]
+#
 # [tool.schedbench.variants.sqlite]
 # summary = "a run with one op per task, over GraphQL; multiprocess executor; SQLite"
 # guarantee = "at-most-once"
@@ -146,6 +164,10 @@ So the processes of runs and ops are children of the code server and count to it
 nothing is started. The daemon waits for each launch until the process has loaded Dagster, for a second and
 more: so late after each other do runs begin that are due at once, and the canaries must sleep for longer.
 
+A schedule is part of the code that the code server has loaded, and its daemon looks once a second at the
+schedules of all code locations (https://docs.dagster.io/guides/automate/schedules). Only one variant has it, so
+that the others do no more than they did.
+
 The tables are made by whoever opens the storage first. Here `dagster instance migrate` does so, before the
 servers would all at once; it finds nothing else to do.
 """
@@ -158,16 +180,20 @@ from typing import Any
 
 from dagster import (
     Config,
+    DefaultScheduleStatus,
     Definitions,
     DynamicOut,
     DynamicOutput,
+    RunRequest,
+    SkipReason,
     in_process_executor,
     job,
     multiprocess_executor,
     op,
+    schedule,
 )
 
-from bench.agent import Adapter, Batch, Context, Process, Task, context, run
+from bench.agent import Adapter, Batch, Context, Periodic, Process, Schedule, Task, context, run
 
 HOST = "127.0.0.1"
 LOCATION = "schedbench"
@@ -219,10 +245,23 @@ def many() -> None:
     listed().map(mapped)
 
 
-definitions = Definitions(jobs=[one, many])
+TICK = context().home / "tick.json"
 
 
-class Dagster(Adapter, Batch):
+@schedule(cron_schedule="* * * * *", job=one, default_status=DefaultScheduleStatus.RUNNING)
+def every_minute() -> Any:
+    """A run for what was registered, once it has been."""
+    if not TICK.exists():
+        return SkipReason("nothing is registered")
+    return RunRequest(run_config=json.loads(TICK.read_text()))
+
+
+definitions = Definitions(
+    jobs=[one, many], schedules=[every_minute] if context().settings.get("schedule") else []
+)
+
+
+class Dagster(Adapter, Batch, Periodic):
     """A client of the webserver; all parts read the same two files."""
 
     def __init__(self, context: Context) -> None:
@@ -274,6 +313,17 @@ class Dagster(Adapter, Batch):
 
     def submit_batch(self, tasks: Sequence[Task]) -> None:
         self._launch("many", {"listed": {"config": {"tasks": [_config(task) for task in tasks]}}})
+
+    def register(self, schedule: Schedule) -> None:
+        if not self.context.settings.get("schedule"):
+            raise NotImplementedError("its code has no schedule: see the variant postgresql-schedule")
+        if schedule.every_s != 60:
+            raise NotImplementedError("the schedule in its code runs every minute")
+        written = TICK.with_suffix(".new")
+        written.write_text(
+            json.dumps({"ops": {"body": {"config": _config(Task(schedule.id, schedule.work))}}})
+        )
+        written.rename(TICK)
 
     def _launch(self, job_name: str, ops: Mapping[str, Any]) -> None:
         self.client.submit_job_execution(

@@ -6,7 +6,7 @@
 # title = "Prefect"
 # family = "orchestrator"
 # homepage = "https://docs.prefect.io"
-# capabilities = ["enqueue"]
+# capabilities = ["enqueue", "periodic"]
 # default = ["sqlite", "sqlite-tasks"]
 #
 # [tool.schedbench.parity]
@@ -138,6 +138,10 @@ A worker asks for work only when it polls, and then takes no more flow runs than
 limit, its throughput is at most slots / 10 s, however short the runs are. The vendor's page says 15 s, the
 library has 10 s: https://docs.prefect.io/v3/concepts/workers#polling-for-work
 
+A schedule belongs to a deployment, and the server's own service makes its flow runs ahead of time, at first
+up to 5 s after it was asked for (https://docs.prefect.io/v3/concepts/schedules). The worker takes them up to
+10 s early (https://docs.prefect.io/v3/concepts/workers#configure-prefetch), and their processes wait.
+
 Task runs are orchestrated where they run, and the server is told in batches: bodies end before it knows
 (https://docs.prefect.io/v3/concepts/tasks#client-side-orchestration).
 
@@ -155,7 +159,7 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from bench.agent import Adapter, Batch, Process, Task, context, run
+from bench.agent import Adapter, Batch, Periodic, Process, Schedule, Task, context, run
 
 HOST, PORT = "127.0.0.1", str(context().ports[0])
 API = f"http://{HOST}:{PORT}/api"
@@ -169,6 +173,8 @@ from prefect.futures import wait  # noqa: E402
 from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
 
 POOL = "pool"
+LEAST_EVERY_S = 10
+"""A flow run is a process that takes seconds to come up, and the worker looks for one every 10 s."""
 
 
 @flow
@@ -189,7 +195,7 @@ def many(tasks: list[tuple[int, str, str]]) -> None:
     wait([work.submit(*values) for values in tasks])
 
 
-class Prefect(Adapter, Batch):
+class Prefect(Adapter, Batch, Periodic):
     """One client with its connection, one server, one worker."""
 
     def migrations(self) -> Sequence[Process]:
@@ -241,6 +247,24 @@ class Prefect(Adapter, Batch):
     def submit_batch(self, tasks: Sequence[Task]) -> None:
         parameters = {"tasks": [(task.id, task.work, task.payload) for task in tasks]}
         self.client.create_flow_run_from_deployment(self.deployment, parameters=parameters)
+
+    def register(self, schedule: Schedule) -> None:
+        from prefect.deployments.runner import EntrypointType
+        from prefect.schedules import Interval
+
+        if self.context.settings.get("background"):
+            raise NotImplementedError("background tasks have no schedules: flows have")
+        if schedule.every_s < LEAST_EVERY_S:
+            raise NotImplementedError(
+                f"its flow runs take seconds to start: ask for {LEAST_EVERY_S} s or more"
+            )
+        one.to_deployment(
+            "ticks",
+            schedule=Interval(schedule.every_s),
+            parameters={"number": schedule.id, "kind": schedule.work, "payload": ""},
+            work_pool_name=POOL,
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        ).apply()
 
     def close(self) -> None:
         self.resources.close()
