@@ -12,7 +12,7 @@ import pytest
 
 from bench import discovery, environments, ledger, services
 from bench.harness import MARKER
-from bench.model import Load, Metric, Phase, Status, Variant, Workers
+from bench.model import Load, Metric, Phase, Status, System, Variant, Workers
 from bench.runner import Result
 from bench.scenario import History, Phases, Scenario
 from bench.services import Provision
