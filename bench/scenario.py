@@ -138,17 +138,17 @@ class History:
         samples = self.samples(name)
         return int(samples["t_ns"][samples["edge"] == edge].iloc[0])
 
-    def ticks(self, name: str, until: str = "") -> pd.DataFrame:
+    def ticks(self, name: str) -> pd.DataFrame:
         """The ticks of the schedule of a phase that were due at least one interval before its end.
 
-        With `until`, before the end of that later phase.
+        What ran after the phase, as its schedule goes on, is not in them.
 
         Raises:
             CellError: it is not known when they were due, because none ever came or their clocks differ.
         """
-        own = self._schedule(name)
+        own, end_ns = self._schedule(name), self.edge_ns(name, "end")
+        own = own[own["t_ns"] < end_ns]
         every_ns = round(self.phases[self.number(name)].every_s * 1e9)
-        end_ns = self.edge_ns(until or name, "end")
         try:
             return ledger.ticks(own, every_ns, end_ns - every_ns)
         except ValueError as error:

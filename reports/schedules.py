@@ -67,7 +67,7 @@ PERIODIC_HEADS: Final = {
     "drift": Column("Drift, ms/h", True),
     "jitter": Column("P95 jitter, ms", True),
     "overlap": Column("During a long run"),
-    "down": Column("Made up for after being down"),
+    "down": Column("Made up for after downtime"),
     "restart": Column("Survives a kill"),
 }
 
@@ -184,8 +184,7 @@ def survival_words(found: Mapping[str, float]) -> tuple[str, str]:
     """Whether a schedule ran again after what kept it was killed."""
     if not found["runs_after"]:
         return "no", ""
-    came, first = made_up_words(found)
-    return "yes", f"{first}; {came} made up for"
+    return "yes", made_up_words(found)[1]
 
 
 # --- several that keep one --------------------------------------------------------------------------

@@ -212,7 +212,7 @@ def _overlap(history: History) -> Iterator[Metric]:
 
 
 def _after(history: History, what: str) -> Iterator[Metric]:
-    """What came for the ticks that were due while the schedule was down, once it was up again."""
+    """What came for the ticks that were due while the schedule was down, and until it ran again."""
     every_ns = round(history.phases[history.number("ticks")].every_s * 1e9)
     if what == "down":
         down_ns, up_ns = (history.edge_ns("down", edge) for edge in ("begin", "end"))
@@ -222,22 +222,21 @@ def _after(history: History, what: str) -> Iterator[Metric]:
             raise CellError("what keeps the schedule was not started again in time")
         down_ns, up_ns = (int(history.restarts[0][name]) for name in ("ended_ns", "again_ns"))
         since_ns = down_ns  # a client runs what is due while it starts
-    ticks, start_ns = history.ticks("ticks", "after"), history.runs("ticks")["start_ns"].to_numpy(np.int64)
-    due_ns = ticks["due_ns"].to_numpy(np.int64)
-    missed = int(((due_ns >= down_ns) & (due_ns < up_ns)).sum())
-    before = ticks[(ticks["due_ns"] < down_ns - every_ns) & (ticks["starts"] > 0)]
-    late_ns = (before["start_ns"] - before["due_ns"]).max() if len(before) else 0
-    off_ns = min(every_ns // 4, max(LEAST_OFF_NS, 2 * int(late_ns)))
+    ticks, start_ns = history.ticks("ticks"), history.runs("ticks")["start_ns"].to_numpy(np.int64)
+    due_ns, ran = int(ticks["due_ns"].iloc[0]), ticks.dropna(subset=["start_ns"])
+    late_ns = int((ran["start_ns"] - ran["due_ns"]).max()) if len(ran) else 0
+    off_ns = min(every_ns // 4, max(LEAST_OFF_NS, 2 * late_ns))
     after_ns = start_ns[start_ns >= since_ns]
+    until_ns = int(after_ns[0]) - off_ns if len(after_ns) else up_ns
+    missed = max(0, (until_ns - due_ns) // every_ns - (down_ns - due_ns) // every_ns)
     yield Metric("missed_ticks", "count", float(missed), missed)
     yield Metric("runs_after", "count", float(len(after_ns)), len(after_ns))
     if not len(after_ns):
         return
     yield Metric("first_run_after", "s", float(after_ns[0] - since_ns) / 1e9, 1)
-    came = made_up(after_ns, int(due_ns[0]), every_ns, up_ns, off_ns)
+    came = made_up(after_ns, due_ns, every_ns, up_ns, off_ns)
     yield Metric("runs_made_up", "count", float(came), missed)
-    moved_ns = abs(_off_ns(int(after_ns[-1]), int(due_ns[0]), every_ns))
-    yield Metric("rhythm_moved", "ms", moved_ns / 1e6, 1)
+    yield Metric("rhythm_moved", "ms", abs(_off_ns(int(after_ns[-1]), due_ns, every_ns)) / 1e6, 1)
 
 
 def made_up(start_ns: npt.NDArray[np.int64], due_ns: int, every_ns: int, up_ns: int, off_ns: int) -> int:

@@ -1268,26 +1268,26 @@ DOWN = (Phase("down"), Phase("after"))
 
 
 @pytest.mark.parametrize(
-    ("after", "made_up", "moved_ms"),
+    ("after", "missed", "made_up", "moved_ms"),
     [
-        ((8, 9, 10, 11), 0, 0),  # the next one that is due, and on
-        ((7.6, 8, 9, 10, 11), 1, 0),  # one at once, then as before
-        ((7.6, 7.61, 7.62, 7.63, 8, 9, 10, 11), 4, 0),
-        ((7.6, 8.6, 9.6, 10.6), 1, 400),  # one at once, and so on from then
-        ((8.5, 9.5, 10.5, 11.5), 0, 500),  # a period after it came up, and so on from then
-        ((7.6, 7.61, 7.62, 7.63, 8.6, 9.6, 10.6), 4, 400),
+        ((8, 9, 10, 11), 4, 0, 0),  # the next one that is due, and on
+        ((7.6, 8, 9, 10, 11), 4, 1, 0),  # one at once, then as before
+        ((7.6, 7.61, 7.62, 7.63, 8, 9, 10, 11), 4, 4, 0),
+        ((7.6, 8.6, 9.6, 10.6), 4, 1, 400),  # one at once, and so on from then
+        ((8.5, 9.5, 10.5, 11.5), 5, 0, 500),  # a period after it came up, and so on from then
+        ((7.6, 7.61, 7.62, 7.63, 8.6, 9.6, 10.6), 4, 4, 400),
     ],
 )
 def test_what_comes_for_ticks_that_were_missed(
-    after: tuple[float, ...], made_up: int, moved_ms: float
+    after: tuple[float, ...], missed: int, made_up: int, moved_ms: float
 ) -> None:
     """Down from 3.5 to 7.5 s, when 4 were due."""
     made = kept(instants(1, 2, 3, *after), *DOWN, ends={"ticks": 3.5, "down": 7.5, "after": 12.5})
     assert table("periodic", made, what="down") == {
-        "missed_ticks": ("count", 4, 4, ""),
+        "missed_ticks": ("count", missed, missed, ""),
         "runs_after": ("count", len(after), len(after), ""),
         "first_run_after": ("s", after[0] - 7.5, 1, ""),
-        "runs_made_up": ("count", made_up, 4, ""),
+        "runs_made_up": ("count", made_up, missed, ""),
         "rhythm_moved": ("ms", moved_ms, 1, ""),
     }
 
@@ -1297,6 +1297,14 @@ def test_a_schedule_that_was_late_before_may_be_as_late_after() -> None:
         instants(1.09, 2.01, 3, 8.15, 9.1, 10.1), *DOWN, ends={"ticks": 3.5, "down": 7.5, "after": 12}
     )
     assert figures("periodic", made, what="down")["runs_made_up"].value == 0
+
+
+def test_where_nobody_told_the_rhythm_is_that_from_before() -> None:
+    """What came after would be the least late of all, and lay the turns."""
+    made = kept(instants(1.1, 2.1, 3.1, 7.7, 8.7, 9.7), *DOWN, ends={"ticks": 4.2, "down": 7.5, "after": 11})
+    assert made.scheduled is not None
+    found = figures("periodic", dataclasses.replace(made, scheduled=made.scheduled[1:]), what="down")
+    assert (found["runs_made_up"].value, found["rhythm_moved"].value) == (1, pytest.approx(400))
 
 
 def test_a_schedule_that_never_comes_back_did_not_survive() -> None:
