@@ -30,6 +30,20 @@
 # AIRFLOW__API__BASE_URL = ["that address", "where tasks find the API server", "https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html#base-url"]
 # --skip-serve-logs = ["given", "the log server listens on all interfaces; none asks it", "https://airflow.apache.org/docs/apache-airflow/stable/cli-and-env-variables-ref.html#scheduler"]
 #
+# [tool.schedbench.promises]
+# task-process = ["failed", "its supervisor sees the exit code and reports it; no retries, so not run again", 0, "https://github.com/apache/airflow/blob/main/task-sdk/src/airflow/sdk/execution_time/supervisor.py"]
+# worker = ["redelivered", "scheduler: what was queued or running is reset and run again", 60, "https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html#orphaned-tasks-check-interval"]
+# server = ["redelivered", "API server: running tasks repeat their requests; killed after 3 failed heartbeats", 60, "https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html#max-failed-heartbeats"]
+# worker-pause = ["kept", "not run twice: 10 s is below 30 s (scheduler) and 300 s (task)", 0, "https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/tasks.html#task-instance-heartbeat-timeout"]
+# poison = ["failed", "failed after the first attempt", 0, "https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html#default-task-retries"]
+# raise = ["failed", "not retried", 0, "https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html#default-task-retries"]
+# unserialisable = ["refused", "the client raises: the conf of a run is JSON in the request", 0, "https://airflow.apache.org/docs/apache-airflow/stable/stable-rest-api-ref.html"]
+#
+# [tool.schedbench.scaled]
+# AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL = ["5", "5 s, not 300 s", "https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html"]
+# AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD = ["4", "4 s, not 30 s", "https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html"]
+# AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC = ["1", "1 s, not 5 s", "https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html"]
+#
 # [tool.schedbench.variants.postgresql]
 # summary = "a DAG run with one task per task, over the REST API; LocalExecutor; PostgreSQL"
 # services = ["postgresql"]

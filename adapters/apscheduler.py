@@ -25,6 +25,14 @@
 # # The vendor promises nothing. With a database, a job is deleted only after it was handed to the pool, and
 # # the pool lives in memory: a crash may lose jobs, or run them again.
 #
+# [tool.schedbench.promises]
+# task-process = ["lost", "the pool breaks: all that was handed to it is lost; a new pool at the next submit", 0, "https://github.com/agronholm/apscheduler/blob/3.11.2/src/apscheduler/executors/pool.py"]
+# worker = ["lost", "jobs are in memory: all are gone", 0, "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/memory.html"]
+# worker-pause = ["lost", "not run twice; what starts > 1 s late is dropped, silently", 0, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+# poison = ["lost", "once: kills the application", 0, "https://apscheduler.readthedocs.io/en/3.x/userguide.html"]
+# raise = ["lost", "logged, EVENT_JOB_ERROR; not retried, a single job is already off the store", 0, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#scheduler-events"]
+# unserialisable = ["refused", "add_job raises: the job is pickled into the store", 0, "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"]
+#
 # [tool.schedbench.variants.thread-pool]
 # summary = "BackgroundScheduler, thread pool, jobs in memory"
 # guarantee = "none"
@@ -32,6 +40,9 @@
 # settings = { pool = "thread" }
 # settle_s = 3
 # start_s = 10
+#
+# [tool.schedbench.variants.thread-pool.promises]
+# unserialisable = ["kept", "nothing is serialised: it runs", 0, "https://github.com/agronholm/apscheduler/blob/3.11.2/src/apscheduler/executors/pool.py"]
 #
 # [tool.schedbench.variants.process-pool]
 # summary = "BackgroundScheduler, process pool (spawned), jobs in memory"
@@ -48,6 +59,10 @@
 # [tool.schedbench.variants.process-pool.changed]
 # executors = ["ProcessPoolExecutor, not threads", "what processes cost", "https://apscheduler.readthedocs.io/en/3.x/modules/executors/pool.html"]
 #
+# [tool.schedbench.variants.process-pool.promises]
+# poison = ["lost", "once: breaks the pool, others in it are lost too", 0, "https://github.com/agronholm/apscheduler/blob/3.11.2/src/apscheduler/executors/pool.py"]
+# unserialisable = ["lost", "add_job does not raise; the pool cannot pickle it, logged and lost", 0, "https://github.com/agronholm/apscheduler/blob/3.11.2/src/apscheduler/executors/pool.py"]
+#
 # [tool.schedbench.variants.thread-pool-sqlite]
 # summary = "thread pool, jobs in SQLite"
 # guarantee = "none"
@@ -61,6 +76,9 @@
 #
 # [tool.schedbench.variants.thread-pool-sqlite.changed]
 # jobstores = ["SQLAlchemyJobStore on SQLite, not memory", "what keeping jobs costs", "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"]
+#
+# [tool.schedbench.variants.thread-pool-sqlite.promises]
+# worker = ["lost", "what was handed to the pool is lost; the rest is dropped as > 1 s late", 1, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
 #
 # [tool.schedbench.variants.process-pool-sqlite]
 # summary = "process pool (spawned), jobs in SQLite"
@@ -79,6 +97,10 @@
 # executors = ["ProcessPoolExecutor, not threads", "what processes cost", "https://apscheduler.readthedocs.io/en/3.x/modules/executors/pool.html"]
 # jobstores = ["SQLAlchemyJobStore on SQLite, not memory", "what keeping jobs costs", "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"]
 #
+# [tool.schedbench.variants.process-pool-sqlite.promises]
+# worker = ["lost", "what was handed to the pool is lost; the rest is dropped as > 1 s late", 1, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+# poison = ["lost", "once: breaks the pool, others in it are lost too", 0, "https://github.com/agronholm/apscheduler/blob/3.11.2/src/apscheduler/executors/pool.py"]
+#
 # [tool.schedbench.variants.thread-pool-relaxed]
 # summary = "thread pool, jobs in memory, late jobs run instead of being dropped"
 # guarantee = "none"
@@ -89,6 +111,10 @@
 #
 # [tool.schedbench.variants.thread-pool-relaxed.changed]
 # misfire_grace_time = ["None, not 1 s", "late jobs run; by default they are dropped", "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+#
+# [tool.schedbench.variants.thread-pool-relaxed.promises]
+# worker-pause = ["kept", "not run twice; late ones run", 0, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+# unserialisable = ["kept", "nothing is serialised: it runs", 0, "https://github.com/agronholm/apscheduler/blob/3.11.2/src/apscheduler/executors/pool.py"]
 #
 # [tool.schedbench.variants.process-pool-relaxed]
 # summary = "process pool (spawned), jobs in memory, late jobs run instead of being dropped"
@@ -106,6 +132,11 @@
 # executors = ["ProcessPoolExecutor, not threads", "what processes cost", "https://apscheduler.readthedocs.io/en/3.x/modules/executors/pool.html"]
 # misfire_grace_time = ["None, not 1 s", "late jobs run; by default they are dropped", "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
 #
+# [tool.schedbench.variants.process-pool-relaxed.promises]
+# worker-pause = ["kept", "not run twice; late ones run", 0, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+# poison = ["lost", "once: breaks the pool, others in it are lost too", 0, "https://github.com/agronholm/apscheduler/blob/3.11.2/src/apscheduler/executors/pool.py"]
+# unserialisable = ["lost", "add_job does not raise; the pool cannot pickle it, logged and lost", 0, "https://github.com/agronholm/apscheduler/blob/3.11.2/src/apscheduler/executors/pool.py"]
+#
 # [tool.schedbench.variants.thread-pool-sqlite-relaxed]
 # summary = "thread pool, jobs in SQLite, late jobs run instead of being dropped"
 # guarantee = "none"
@@ -120,6 +151,10 @@
 # [tool.schedbench.variants.thread-pool-sqlite-relaxed.changed]
 # jobstores = ["SQLAlchemyJobStore on SQLite, not memory", "what keeping jobs costs", "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"]
 # misfire_grace_time = ["None, not 1 s", "late jobs run; by default they are dropped", "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+#
+# [tool.schedbench.variants.thread-pool-sqlite-relaxed.promises]
+# worker = ["lost", "what was handed to the pool is lost; the rest runs, late", 1, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+# worker-pause = ["kept", "not run twice; late ones run", 0, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
 #
 # [tool.schedbench.variants.thread-pool-postgresql]
 # summary = "thread pool, jobs in PostgreSQL"
@@ -136,6 +171,9 @@
 # [tool.schedbench.variants.thread-pool-postgresql.changed]
 # jobstores = ["SQLAlchemyJobStore on PostgreSQL, not memory", "what keeping jobs costs", "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"]
 #
+# [tool.schedbench.variants.thread-pool-postgresql.promises]
+# worker = ["lost", "what was handed to the pool is lost; the rest is dropped as > 1 s late", 1, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+#
 # [tool.schedbench.variants.thread-pool-postgresql-relaxed]
 # summary = "thread pool, jobs in PostgreSQL, late jobs run instead of being dropped"
 # services = ["postgresql"]
@@ -151,6 +189,11 @@
 # [tool.schedbench.variants.thread-pool-postgresql-relaxed.changed]
 # jobstores = ["SQLAlchemyJobStore on PostgreSQL, not memory", "what keeping jobs costs", "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"]
 # misfire_grace_time = ["None, not 1 s", "late jobs run; by default they are dropped", "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+#
+# [tool.schedbench.variants.thread-pool-postgresql-relaxed.promises]
+# worker = ["lost", "what was handed to the pool is lost; the rest runs, late", 1, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+# worker-pause = ["kept", "not run twice; late ones run", 0, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+#
 # [tool.schedbench.variants.thread-pool-redis-lock]
 # summary = "thread pool, jobs in memory; a scheduled job runs only where it gets a lock in Redis"
 # services = ["redis"]

@@ -23,12 +23,25 @@
 # broker_url = ["a server of the cell, with a password", "every cell has fresh servers of its own", "https://docs.celeryq.dev/en/stable/userguide/configuration.html#broker-url"]
 # task_id = ["the harness's own, not a UUID", "a task can be asked for by it", "https://docs.celeryq.dev/en/stable/userguide/calling.html"]
 #
+# [tool.schedbench.promises]
+# task-process = ["failed", "WorkerLostError: logged, not run again, no state kept", 0, "https://docs.celeryq.dev/en/stable/userguide/tasks.html"]
+# worker = ["lost", "running ones are lost; prefetched ones come back after the visibility timeout", 25, "https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout"]
+# broker = ["redelivered", "queue is in the snapshot; what workers hold comes back after the visibility timeout", 25, "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
+# cut = ["redelivered", "reconnects; what it held may wait for the visibility timeout", 25, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-cancel-long-running-tasks-on-connection-loss"]
+# worker-pause = ["kept", "not run twice: 10 s is far below the visibility timeout of 3600 s", 0, "https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout"]
+# poison = ["failed", "given up after the first attempt: already acknowledged", 0, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-acks-late"]
+# raise = ["failed", "not retried: logged and done, also with acks_late (task_acks_on_failure)", 0, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-acks-on-failure-or-timeout"]
+# unserialisable = ["refused", "apply_async raises (EncodeError of kombu): task_serializer is json", 0, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-serializer"]
+#
 # [tool.schedbench.variants.redis]
 # summary = "prefork pool, one child per slot; acknowledged before it runs; no result backend"
 # services = ["redis"]
 # guarantee = "at-most-once"
 # source = "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-acks-late"
 # settle_s = 10
+#
+# [tool.schedbench.variants.redis.scaled]
+# broker_transport_options = [{ visibility_timeout = 10, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 10 s, looked at every 1 s; not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
 #
 # [tool.schedbench.variants.redis-threads]
 # summary = "thread pool, one thread per slot in one process; acknowledged before it runs; no result backend"
@@ -46,6 +59,12 @@
 # [tool.schedbench.variants.redis-threads.changed]
 # worker_pool = ["threads, not prefork", "what threads cost", "https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-pool"]
 #
+# [tool.schedbench.variants.redis-threads.promises]
+# poison = ["lost", "kills the whole worker; the task was acknowledged, so it is not run again", 0, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-acks-late"]
+#
+# [tool.schedbench.variants.redis-threads.scaled]
+# broker_transport_options = [{ visibility_timeout = 10, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 10 s, looked at every 1 s; not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
+#
 # [tool.schedbench.variants.redis-acks-late]
 # summary = "prefork pool; acknowledged after it ran, put back when its child dies; no result backend"
 # services = ["redis"]
@@ -62,6 +81,15 @@
 # task_acks_late = ["true", "what at-least-once costs", "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-acks-late"]
 # task_reject_on_worker_lost = ["true", "else a task whose process dies counts as done", "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-reject-on-worker-lost"]
 #
+# [tool.schedbench.variants.redis-acks-late.promises]
+# task-process = ["redelivered", "put back by its worker at once, to the end of the queue", 5, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-reject-on-worker-lost"]
+# worker = ["redelivered", "all unacknowledged, run or prefetched, come back after the visibility timeout", 25, "https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout"]
+# cut = ["redelivered", "reconnects; what it held may wait for the visibility timeout, may run twice", 25, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-cancel-long-running-tasks-on-connection-loss"]
+# poison = ["redelivered", "loops for ever: `can cause message loops`", 5, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-reject-on-worker-lost"]
+#
+# [tool.schedbench.variants.redis-acks-late.scaled]
+# broker_transport_options = [{ visibility_timeout = 10, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 10 s, looked at every 1 s; not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
+#
 # [tool.schedbench.variants.redis-results]
 # summary = "prefork pool; acknowledged before it runs; results kept in the same Redis"
 # services = ["redis"]
@@ -76,6 +104,12 @@
 # [tool.schedbench.variants.redis-results.changed]
 # result_backend = ["the same Redis, not none", "what keeping results costs", "https://docs.celeryq.dev/en/stable/userguide/configuration.html#result-backend"]
 #
+# [tool.schedbench.variants.redis-results.promises]
+# task-process = ["failed", "WorkerLostError: FAILURE in the result backend", 0, "https://docs.celeryq.dev/en/stable/userguide/tasks.html"]
+#
+# [tool.schedbench.variants.redis-results.scaled]
+# broker_transport_options = [{ visibility_timeout = 10, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 10 s, looked at every 1 s; not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
+#
 # [tool.schedbench.variants.rabbitmq]
 # summary = "prefork pool, one child per slot; acknowledged before it runs; no result backend"
 # services = ["rabbitmq"]
@@ -87,6 +121,15 @@
 # [tool.schedbench.variants.rabbitmq.parity]
 # persistence = ["what is queued: durable queue, persistent messages", "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-default-delivery-mode"]
 # polling = ["pushed by the broker, as far as the prefetch goes", "https://www.rabbitmq.com/docs/consumer-prefetch"]
+#
+# [tool.schedbench.variants.rabbitmq.promises]
+# worker = ["lost", "running ones are lost; prefetched ones are requeued by the broker at once", 5, "https://www.rabbitmq.com/docs/confirms#automatic-requeueing"]
+# broker = ["redelivered", "durable queue, persistent messages; what was prefetched is requeued", 30, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-default-delivery-mode"]
+# cut = ["redelivered", "reconnects; what was prefetched is requeued; unacknowledged ones may run twice", 30, "https://www.rabbitmq.com/docs/heartbeats"]
+# worker-pause = ["kept", "not run twice: below the AMQP heartbeat of 60 s and the delivery timeout of 30 min", 0, "https://www.rabbitmq.com/docs/heartbeats"]
+#
+# [tool.schedbench.variants.rabbitmq.scaled]
+# broker_heartbeat = [2, "2 s, not 60 s", "https://www.rabbitmq.com/docs/heartbeats"]
 #
 # [tool.schedbench.variants.rabbitmq-confirms]
 # summary = "as rabbitmq, and each send waits until the broker has confirmed it"
@@ -103,6 +146,15 @@
 #
 # [tool.schedbench.variants.rabbitmq-confirms.changed]
 # broker_transport_options = ["confirm_publish = true", "what it costs to know that the broker has a task", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.pyamqp.html#publisher-confirms"]
+#
+# [tool.schedbench.variants.rabbitmq-confirms.promises]
+# worker = ["lost", "running ones are lost; prefetched ones are requeued by the broker at once", 5, "https://www.rabbitmq.com/docs/confirms#automatic-requeueing"]
+# broker = ["redelivered", "durable queue, persistent messages; what was prefetched is requeued", 30, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-default-delivery-mode"]
+# cut = ["redelivered", "reconnects; what was prefetched is requeued; unacknowledged ones may run twice", 30, "https://www.rabbitmq.com/docs/heartbeats"]
+# worker-pause = ["kept", "not run twice: below the AMQP heartbeat of 60 s and the delivery timeout of 30 min", 0, "https://www.rabbitmq.com/docs/heartbeats"]
+#
+# [tool.schedbench.variants.rabbitmq-confirms.scaled]
+# broker_heartbeat = [2, "2 s, not 60 s", "https://www.rabbitmq.com/docs/heartbeats"]
 # ///
 """Celery on Redis or RabbitMQ. A variant's settings are Celery settings; all else is the vendor's default.
 

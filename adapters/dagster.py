@@ -24,6 +24,14 @@
 # "--port" = ["free ports of 127.0.0.1, not 3000", "cells do not meet", "https://docs.dagster.io/guides/operate/webserver"]
 # "telemetry.enabled" = ["false", "nothing leaves the machine", "https://docs.dagster.io/about/telemetry"]
 #
+# [tool.schedbench.promises]
+# task-process = ["failed", "the run's process sees its child end: the step fails, and so does the run", 0, "https://docs.dagster.io/guides/operate/run-executors"]
+# server = ["redelivered", "daemon: the queue is in the database and goes on; one caught in its launch stays STARTING", 15, "https://docs.dagster.io/deployment/execution/run-monitoring"]
+# worker-pause = ["kept", "not run twice: nothing takes a run back", 0, "https://docs.dagster.io/deployment/execution/run-monitoring"]
+# poison = ["failed", "failed after the first attempt", 0, "https://docs.dagster.io/deployment/execution/run-retries"]
+# raise = ["failed", "step and run fail; not retried", 0, "https://docs.dagster.io/deployment/execution/run-retries"]
+# unserialisable = ["refused", "the client raises: run config is JSON in the GraphQL request", 0, "https://docs.dagster.io/api/graphql/dagster-graphql"]
+#
 # [tool.schedbench.variants.postgresql]
 # summary = "a run with one op per task, over GraphQL; multiprocess executor; PostgreSQL"
 # services = ["postgresql"]
@@ -62,6 +70,9 @@
 # max_concurrent_runs = ["1, not 10", "a slot is an op of a run here", "https://docs.dagster.io/guides/operate/managing-concurrency/run-queue-limits"]
 # max_concurrent = ["slots, not the number of cores", "a slot means the same for every system", "https://docs.dagster.io/guides/operate/managing-concurrency/run-executor-limits"]
 #
+# [tool.schedbench.variants.postgresql-ops.promises]
+# task-process = ["failed", "the run's process sees its child end: the step fails, the others go on, the run fails", 0, "https://docs.dagster.io/guides/operate/run-executors"]
+#
 # [tool.schedbench.variants.postgresql-in-process]
 # summary = "as postgresql, and the op runs in the process of its run"
 # services = ["postgresql"]
@@ -81,6 +92,9 @@
 # "storage.postgres" = ["PostgreSQL, not SQLite", "what the vendor's guides deploy", "https://docs.dagster.io/deployment/oss/oss-instance-configuration#dagster-storage"]
 # postgres_url = ["postgresql+psycopg2://", "what it installs; not SQLAlchemy 2.1's default", "https://github.com/dagster-io/dagster/issues/33958"]
 # executor_def = ["in_process_executor, not multiprocess", "what a process for each op costs", "https://docs.dagster.io/guides/operate/run-executors"]
+#
+# [tool.schedbench.variants.postgresql-in-process.promises]
+# task-process = ["failed", "the code server sees the process of the run end and fails the run", 0, "https://github.com/dagster-io/dagster/blob/master/python_modules/dagster/dagster/_grpc/server.py"]
 #
 # [tool.schedbench.variants.postgresql-poll-1s]
 # summary = "as postgresql, and the daemon looks at the queue every second"
@@ -153,6 +167,9 @@
 # [tool.schedbench.variants.sqlite-ops.changed]
 # max_concurrent_runs = ["1, not 10", "a slot is an op of a run here", "https://docs.dagster.io/guides/operate/managing-concurrency/run-queue-limits"]
 # max_concurrent = ["slots, not the number of cores", "a slot means the same for every system", "https://docs.dagster.io/guides/operate/managing-concurrency/run-executor-limits"]
+#
+# [tool.schedbench.variants.sqlite-ops.promises]
+# task-process = ["failed", "the run's process sees its child end: the step fails, the others go on, the run fails", 0, "https://docs.dagster.io/guides/operate/run-executors"]
 # ///
 """Dagster as its parts: webserver, code server and daemon (https://docs.dagster.io/deployment/oss/oss-deployment-architecture).
 

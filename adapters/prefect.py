@@ -25,6 +25,16 @@
 # DO_NOT_TRACK = ["1", "no telemetry of client and workers", "https://docs.prefect.io/v3/concepts/telemetry"]
 # PREFECT_SERVER_DATABASE_MIGRATE_ON_START = ["false", "migrated before, so that it is timed apart", "https://docs.prefect.io/v3/advanced/self-hosted#database-migrations"]
 #
+# [tool.schedbench.promises]
+# task-process = ["failed", "Crashed, set by the worker when the process ends; not run again", 0, "https://docs.prefect.io/v3/concepts/states"]
+# worker = ["lost", "run processes go on alone; runs that die too stay Running or Pending for ever", 0, "https://docs.prefect.io/v3/advanced/detect-zombie-flows"]
+# server = ["redelivered", "runs are in the database; workers and runs repeat their requests", 75, "https://docs.prefect.io/v3/api-ref/settings-ref"]
+# worker-pause = ["kept", "not run twice: nothing takes a run back from a worker", 0, "https://docs.prefect.io/v3/advanced/detect-zombie-flows"]
+# poison = ["failed", "Crashed after the first attempt", 0, "https://docs.prefect.io/v3/concepts/states"]
+# raise = ["failed", "Failed; not retried", 0, "https://docs.prefect.io/v3/how-to-guides/workflows/retries"]
+# unserialisable = ["refused", "the client raises: parameters become JSON in the request", 0, "https://docs.prefect.io/v3/concepts/flows"]
+# database = ["redelivered", "server answers 503, which clients repeat", 75, "https://docs.prefect.io/v3/api-ref/settings-ref"]
+#
 # [tool.schedbench.variants.sqlite]
 # summary = "a flow run per task; server on SQLite; a process worker"
 # guarantee = "at-most-once"
@@ -86,6 +96,10 @@
 # limit = ["1; none by default", "one batch at a time, so that slots hold", "https://docs.prefect.io/v3/concepts/workers#worker-options"]
 # max_workers = ["slots; no bound by default", "a slot means the same for every system", "https://docs.prefect.io/v3/concepts/task-runners"]
 #
+# [tool.schedbench.variants.sqlite-tasks.promises]
+# task-process = ["failed", "Crashed, set by the worker when the process ends: the whole batch with it; not run again", 0, "https://docs.prefect.io/v3/concepts/states"]
+# poison = ["failed", "Crashed after the first attempt, all tasks of the batch", 0, "https://docs.prefect.io/v3/concepts/states"]
+#
 # [tool.schedbench.variants.postgresql-tasks]
 # summary = "all tasks as task runs of one flow run, in its threads; server on PostgreSQL"
 # services = ["postgresql-contrib"]  # pg_trgm
@@ -109,6 +123,10 @@
 # limit = ["1; none by default", "one batch at a time, so that slots hold", "https://docs.prefect.io/v3/concepts/workers#worker-options"]
 # max_workers = ["slots; no bound by default", "a slot means the same for every system", "https://docs.prefect.io/v3/concepts/task-runners"]
 #
+# [tool.schedbench.variants.postgresql-tasks.promises]
+# task-process = ["failed", "Crashed, set by the worker when the process ends: the whole batch with it; not run again", 0, "https://docs.prefect.io/v3/concepts/states"]
+# poison = ["failed", "Crashed after the first attempt, all tasks of the batch", 0, "https://docs.prefect.io/v3/concepts/states"]
+#
 # [tool.schedbench.variants.background]
 # summary = "a background task per task, pushed to a task worker; server on SQLite"
 # guarantee = "at-most-once"
@@ -131,6 +149,12 @@
 #
 # [tool.schedbench.variants.background.changed]
 # limit = ["slots, not 10", "a slot means the same for every system", "https://docs.prefect.io/v3/api-ref/cli/task"]
+#
+# [tool.schedbench.variants.background.promises]
+# worker = ["lost", "what it received is acknowledged, not run again; stays Scheduled, Pending or Running", 0, "https://github.com/PrefectHQ/prefect/blob/main/src/prefect/client/subscriptions.py"]
+# server = ["lost", "the queue is in the server's memory: what waits stays Scheduled for ever", 0, "https://github.com/PrefectHQ/prefect/blob/main/src/prefect/server/task_queue.py"]
+# poison = ["lost", "kills the task worker; not run again, stays Running", 0, "https://github.com/PrefectHQ/prefect/blob/main/src/prefect/server/task_queue.py"]
+# unserialisable = ["refused", "delay() stores the parameters first (pickled by default)", 0, "https://docs.prefect.io/v3/advanced/results"]
 # ///
 """Prefect: a server with its database, a client that creates runs through its API, a worker that runs them.
 

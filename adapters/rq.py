@@ -23,12 +23,22 @@
 # --config = ["this module, which names the Redis of the cell", "every cell has fresh servers of its own", "https://python-rq.org/docs/workers/#using-a-config-file"]
 # job_id = ["the harness's own, not a UUID", "a task can be asked for by it", "https://python-rq.org/docs/#enqueueing-jobs"]
 #
+# [tool.schedbench.promises]
+# worker = ["failed", "docs: FailedJobRegistry as abandoned; in fact its work-horse lives on and ends the job", 0, "https://python-rq.org/docs/results/#dealing-with-interruptions"]
+# worker-pause = ["kept", "not run twice: nothing is requeued; heartbeats last 90 s and more", 0, "https://python-rq.org/docs/results/#dealing-with-interruptions"]
+# poison = ["failed", "given up after the first attempt: `work-horse terminated unexpectedly`", 0, "https://python-rq.org/docs/exceptions/#work-horse-killed-handler"]
+# raise = ["failed", "not retried: FailedJobRegistry, kept for a year", 0, "https://python-rq.org/docs/exceptions/"]
+# unserialisable = ["refused", "enqueue() raises: arguments are pickled there", 0, "https://python-rq.org/docs/jobs/#job--queue-creation-with-custom-serializer"]
+#
 # [tool.schedbench.variants.redis]
 # summary = "one worker process per slot, which forks for every task; results kept for 500 s"
 # services = ["redis"]
 # guarantee = "at-most-once"
 # source = "https://python-rq.org/docs/exceptions/"
 # settle_s = 10
+#
+# [tool.schedbench.variants.redis.promises]
+# task-process = ["failed", "its worker sees the work-horse die and fails the job at once; no Retry, no rerun", 0, "https://python-rq.org/docs/exceptions/#work-horse-killed-handler"]
 #
 # [tool.schedbench.variants.redis-simple]
 # summary = "one SimpleWorker process per slot, which does not fork; results kept for 500 s"
@@ -43,6 +53,10 @@
 #
 # [tool.schedbench.variants.redis-simple.changed]
 # --worker-class = ["rq.worker.SimpleWorker", "what forking for every task costs", "https://python-rq.org/docs/workers/#simpleworker"]
+#
+# [tool.schedbench.variants.redis-simple.promises]
+# worker = ["failed", "`eventually` FailedJobRegistry, by another worker's cleanup: AbandonedJobError", 0, "https://python-rq.org/docs/results/#dealing-with-interruptions"]
+# poison = ["failed", "kills the worker itself; failed as abandoned, not run again", 0, "https://python-rq.org/docs/results/#dealing-with-interruptions"]
 # ///
 """RQ on Redis, without the scheduler of its workers: `rq worker` starts that only when asked to.
 

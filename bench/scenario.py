@@ -306,6 +306,10 @@ class Scenario(ABC):
     profiles: ClassVar[Mapping[str, Sequence[Grid]]]
     unasked: ClassVar[frozenset[str]] = frozenset({"quick", "standard", "full"})
     """The profiles that include it; in the others it runs only when it is named."""
+    headline: ClassVar[str] = ""
+    """The metric that the line of a cell shows."""
+    again: ClassVar[bool] = True
+    """Whether a cell that a disturbed machine spoilt is run again: its figures are times, not counts."""
     sends: ClassVar[bool] = True
     """Whether it hands tasks over; else the system is asked to run something of its own accord."""
     deadline_s: ClassVar[float] = math.inf

@@ -160,7 +160,8 @@ class _Session:
         """Run those again during which the machine was disturbed: now, because disturbances pass."""
         self._judge_again()
         records = {cell_of(record).id: record for record in store.read_cells(self.target.path)}
-        spoilt = attempts.due(records.values(), self.plan.cells, self.plan.seconds)
+        timed = [cell for cell in self.plan.cells if self.plan.scenarios[cell.scenario].again]
+        spoilt = attempts.due(records.values(), timed, self.plan.seconds)
         if self.interrupted or not spoilt:
             return
         self.build(spoilt)

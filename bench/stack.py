@@ -149,13 +149,13 @@ class Stack:
             LEDGER_VARIABLE: str(self.ledger),
             DOMAIN_VARIABLE: "0",
         }
-        if clock:
-            self._clock = self.work / "clock"
-            self._environ |= clock_environment(self._clock)
         if io:
             self._start_io_server()
         began_s = time.monotonic()
         addresses = {name: self._start_service(name) for name in self.variant.services}
+        if clock:  # of the system's processes: servers such as Redis do not start with another clock
+            self._clock = self.work / "clock"
+            self._environ |= clock_environment(self._clock)
         if relay:
             addresses = {name: self._relayed(address) for name, address in addresses.items()}
         if addresses:

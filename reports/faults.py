@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Final
 
-from bench.model import FAULTS, Promise, Status
+from bench.model import FAULTS, UNSERIALISABLE, Promise, Status
 from bench.store import Run
 from reports.measured import Subject, parameters, subjects
 from reports.tables import NONE, Column, Entry, Group, Table, number
@@ -43,6 +43,19 @@ GUARANTEES: Final = {
     "none": "",
 }
 
+SHORT: Final = {
+    "redelivered": "to run again",
+    "lost": "may be lost",
+    "failed": "not to run again",
+    "refused": "to be refused",
+    "kept": "to be unharmed",
+    "at-most-once": "never twice",
+    "at-least-once": "never lost",
+    "exactly-once": "exactly once",
+    "none": "nothing said",
+}
+"""What is promised, by kind of promise or by guarantee."""
+
 TONES: Final = {"kept": "within", "broken": "above", "no promise": "unclear"}
 
 LEAD: Final = (
@@ -55,7 +68,8 @@ LEAD: Final = (
 )
 MATRIX_LEAD: Final = (
     "Kept or broken is judged by what the vendor says becomes of struck tasks, else by the guarantee "
-    "of the variant; a system without a guarantee has nothing to break: its counts say what it does."
+    "of the variant; a system without a guarantee has nothing to break. Under each verdict stands what was "
+    "promised, and what was seen."
 )
 
 
@@ -79,6 +93,11 @@ class Seen:
         return self.promise.words if self.promise else GUARANTEES[self.subject.guarantee]
 
     @property
+    def short(self) -> str:
+        """The same in a few words."""
+        return SHORT[self.promise.kind if self.promise else self.subject.guarantee]
+
+    @property
     def verdict(self) -> str:
         """`kept`, `broken` or `no promise`; empty where nothing was observed."""
         if not self.trials:
@@ -87,28 +106,40 @@ class Seen:
         return "no promise" if kept is None else "kept" if kept else "broken"
 
     def _kept(self) -> bool | None:
-        lost, twice = self.counts["fault_lost"], self.counts["fault_duplicated"]
         kind = self.promise.kind if self.promise else ""
-        special = FAULTS[self.fault].special
+        if FAULTS[self.fault].special and kind:
+            return self._as_said(kind) and self._by_guarantee() is not False
+        lost, twice = self.counts["fault_lost"], self.counts["fault_duplicated"]
+        rules = {
+            "redelivered": not lost,
+            "lost": not twice,
+            "failed": not twice,
+            "kept": not lost and not twice and not self.counts["fault_failed"],
+        }
+        return rules.get(kind, self._by_guarantee())
+
+    def _as_said(self, kind: str) -> bool:
+        """Whether the one task that carries the fault fared in every trial as the vendor says."""
         attempts = self.counts.get("special_attempts", 0)
-        if kind == "refused":
-            return self.counts.get("special_refused", 0) == self.trials and not lost
-        if special and kind == "redelivered":
-            return attempts > self.trials and not lost
-        if special and kind in ("failed", "lost"):
-            return attempts == self.trials and not (lost if kind == "failed" else twice)
-        if kind == "redelivered":
-            return not lost
-        if kind in ("lost", "failed"):
-            return not twice
-        if kind == "kept":
-            return not lost and not twice and not self.counts["fault_failed"]
-        if self.subject.guarantee == "none":
-            return None
-        if not FAULTS[self.fault].crash:
-            return not lost and not twice
+        never_sent = FAULTS[self.fault].special == UNSERIALISABLE
+        rules = {
+            "refused": self.counts.get("special_refused", 0) == self.trials,
+            "redelivered": attempts > self.trials,
+            "kept": attempts == self.trials,
+            "lost": attempts == (0 if never_sent else self.trials),
+            "failed": attempts == (0 if never_sent else self.trials),
+        }
+        return rules[kind]
+
+    def _by_guarantee(self) -> bool | None:
+        """Whether the other tasks fared as the guarantee of the variant says; None where there is none."""
+        lost, twice = self.counts["fault_lost"], self.counts["fault_duplicated"]
         guarantee = self.subject.guarantee
-        return (guarantee == "at-most-once" or not lost) and (guarantee == "at-least-once" or not twice)
+        if guarantee == "none":
+            return None
+        may_lose = guarantee == "at-most-once" and FAULTS[self.fault].crash
+        may_repeat = guarantee == "at-least-once" and FAULTS[self.fault].crash
+        return (may_lose or not lost) and (may_repeat or not twice)
 
 
 def observed(run: Run) -> list[Seen]:
@@ -179,13 +210,18 @@ def _cell(row: Seen | None) -> Entry:
         return Entry(NONE)
     if not row.trials:
         return Entry("did not end ok", tone="unclear")
-    counts = row.counts
-    what = [
-        f"{counts[name]} {word}"
-        for name, word in (("fault_lost", "lost"), ("fault_duplicated", "twice"), ("fault_failed", "failed"))
-        if counts.get(name)
+    seen = [
+        f"{row.counts[name]} {word}"
+        for name, word in (
+            ("fault_lost", "lost"),
+            ("fault_duplicated", "twice"),
+            ("fault_rerun", "ran again"),
+            ("fault_failed", "failed"),
+            ("special_refused", "refused"),
+        )
+        if row.counts.get(name)
     ]
-    return Entry(row.verdict, ", ".join(what), tone=TONES[row.verdict])
+    return Entry(row.verdict, f"{row.short}: {', '.join(seen) or 'none harmed'}", tone=TONES[row.verdict])
 
 
 def _details(rows: Sequence[Seen]) -> Table:

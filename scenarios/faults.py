@@ -50,6 +50,9 @@ LOAD, FLOOD = 0.5, 2.0
 EXHAUSTED, LONG_MS = 10, 1000
 """So many long tasks for each slot fill a pool."""
 
+CORE: Final = ("task-process", "worker", "server", "broker", "database", "raise", "poison")
+"""What a first look asks."""
+
 IDS: Final = 10
 """So many task numbers are named beside a count."""
 
@@ -57,6 +60,8 @@ IDS: Final = 10
 class Faults(Scenario):
     """What a variant promises when something goes wrong, beside what was observed."""
 
+    headline = "fault_lost"
+    again = False
     title = "Faults: the fate of every task when something goes wrong, beside what the vendor promises"
     unasked = frozenset({"standard", "full"})
     deadline_s = 5.0
@@ -67,7 +72,7 @@ class Faults(Scenario):
         "limit_s": Parameter(60.0, "seconds for the drain, beside what is promised", above_zero=True),
     }
     profiles = {
-        "quick": (),
+        "quick": (Grid(1, tuple({"fault": fault} for fault in CORE)),),
         "standard": (Grid(3, tuple({"fault": fault} for fault in FAULTS), heavy=1),),
         "full": (Grid(10, tuple({"fault": fault} for fault in FAULTS), heavy=3),),
     }
@@ -92,7 +97,7 @@ class Faults(Scenario):
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
         kind = FAULTS[params["fault"]]
         promise = variant.promises.get(params["fault"])
-        patience_s = promise.within_s if promise and promise.kind == "redelivered" else 0.0
+        patience_s = promise.within_s if promise else 0.0
         slots, work, load_s = variant.max_slots or 1, params["work"], params["load_s"]
         before = yield from bursts(variant, work, EXHAUSTED * slots)
         rate_hz = capacity_hz(before) * (FLOOD if params["fault"] == "flood" else LOAD)
@@ -116,7 +121,8 @@ class Faults(Scenario):
             patience_s=patience_s,
             limit_s=params["limit_s"] + 3 * load.n / rate_hz + patience_s,
         )
-        yield Phase("calm", wait="hold", hold_s=CALM_S, supervised=True)
+        again_s = patience_s if kind.special else 0.0
+        yield Phase("calm", wait="hold", hold_s=max(CALM_S, again_s), supervised=True)
         yield Phase("burst after", Load(len(before), work=work), supervised=True, patience_s=patience_s)
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:

@@ -66,6 +66,7 @@ class Periodic(Scenario):
     """Ticks of one schedule."""
 
     sends = False
+    headline = "tick_delay_p95"
     title = "Periodic: skipped, repeated and overlapping ticks of a schedule, and how late they are"
     unasked = frozenset({"standard", "full"})
     parameters = {
