@@ -32,6 +32,8 @@ PAUSED_AT = 3
 class Replicas(Scenario):
     """Ticks of one schedule that is kept several times."""
 
+    headline = "ticks_several"
+    again = False
     sends = False
     title = "Replicas: ticks that run once, never or several times where a schedule is kept more than once"
     unasked = frozenset({"standard", "full"})
