@@ -21,18 +21,18 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench import ledger
+from bench import ledger, wallclock
 from bench.errors import Unsupported
 from bench.model import Fault, Role
 from bench.processes import Child, Group
 from bench.supervisor import send
 
-STOP_SIGNALS: Final = {Role.DATABASE: signal.SIGINT}
+STOP_SIGNALS: Final[Mapping[str, signal.Signals]] = {Role.DATABASE: signal.SIGINT}
 """What ends a service in good order, where it is not SIGTERM: PostgreSQL waits for its clients at that.
 https://www.postgresql.org/docs/current/server-shutdown.html"""
 
@@ -41,30 +41,8 @@ KEEPERS: Final = (Role.SCHEDULER, Role.DAEMON, Role.SERVER, Role.CLIENT)
 
 JUMP_S: Final = 3600
 
-FAKETIME: Final = "*/faketime/libfaketime.so.1"
-"""https://github.com/wolfcw/libfaketime: Debian's package libfaketime."""
-
 NEVER_S: Final = 20.0
 """A fault aimed at a running task waits for one for so long."""
-
-
-def clock_environment(file: Path) -> dict[str, str]:
-    """What makes a process read its wall clock through `file`; CLOCK_MONOTONIC stays what it is.
-
-    Raises:
-        Unsupported: libfaketime is not installed.
-    """
-    found = sorted(Path("/usr/lib").glob(FAKETIME))
-    if not found:
-        raise Unsupported("a wall clock is set by libfaketime: install it (Debian: libfaketime)")
-    file.write_text("+0\n")
-    return {
-        "LD_PRELOAD": str(found[0]),
-        "FAKETIME_TIMESTAMP_FILE": str(file),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "DONT_FAKE_MONOTONIC": "1",
-    }
 
 
 @dataclass
@@ -149,7 +127,7 @@ class Striker:
             role, strike.pids = aimed
             number = {
                 "kill": signal.SIGKILL,
-                "stop": STOP_SIGNALS.get(Role(role), signal.SIGTERM),
+                "stop": STOP_SIGNALS.get(role, signal.SIGTERM),
                 "pause": signal.SIGSTOP,
             }[verb]
             send(strike.pids, number)
@@ -172,7 +150,7 @@ class Striker:
 
     def _set_clock(self, ahead_s: int) -> None:
         assert self._clock is not None
-        self._clock.write_text(f"{ahead_s:+d}\n")
+        wallclock.set_ahead(self._clock, ahead_s)
 
     def _aimed(self, strike: Strike) -> tuple[str, list[int]] | None:
         """The role and the processes that a fault is aimed at; None where it has to wait for a task.

@@ -248,7 +248,7 @@ class _Play:
         while (ended := sum(map(stack.tail.ended, waited))) < sent - sum(
             map(stack.tail.refused, waited)
         ) or stack.striking:
-            if stack.tail.last_ns != newest_ns:
+            if stack.tail.last_ns != newest_ns or stack.striking:
                 newest_ns, moved_s = stack.tail.last_ns, max(time.monotonic(), last_due_ns / 1e9)
             patience_s = variant.start_s if newest_ns < stack.up_ns else variant.settle_s + self.body_s
             patience_s = max(patience_s, phase.patience_s)

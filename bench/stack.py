@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from bench import ledger, pagecache, services
+from bench import ledger, pagecache, services, wallclock
 from bench.agent.contract import CONTEXT_VARIABLE, Context
 from bench.agent.probe import DOMAIN_VARIABLE
 from bench.agent.work import IO_VARIABLE, LEDGER_VARIABLE
 from bench.environments import Environment, bundle
 from bench.errors import AdapterError, CellError, CellTimeout, ProcessDied, Unsupported
-from bench.faults import Striker, clock_environment
+from bench.faults import Striker
 from bench.harness import Home, deferred_signals
 from bench.link import Link
 from bench.model import CANARY_PHASE, PHASE_SHIFT, SCHEDULE, Fault, Load, Phase, Role, System, Variant
@@ -155,7 +155,7 @@ class Stack:
         addresses = {name: self._start_service(name) for name in self.variant.services}
         if clock:  # of the system's processes: servers such as Redis do not start with another clock
             self._clock = self.work / "clock"
-            self._environ |= clock_environment(self._clock)
+            self._environ |= wallclock.environment(self._clock)
         if relay:
             addresses = {name: self._relayed(address) for name, address in addresses.items()}
         if addresses:

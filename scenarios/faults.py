@@ -53,6 +53,12 @@ EXHAUSTED, LONG_MS = 10, 1000
 CORE: Final = ("task-process", "worker", "server", "broker", "database", "raise", "poison")
 """What a first look asks."""
 
+SERVICES: Final = {
+    "broker": frozenset({"redis", "rabbitmq"}),
+    "database": frozenset({"postgresql", "postgresql-contrib"}),
+}
+"""What a variant must have for a fault to be aimed at it: seen before anything is started."""
+
 IDS: Final = 10
 """So many task numbers are named beside a count."""
 
@@ -89,6 +95,9 @@ class Faults(Scenario):
     def unsupported(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:
         if variant.batch:
             return BATCHES
+        for fault in FAULTS[params["fault"]].done:
+            if fault.aim in SERVICES and SERVICES[fault.aim].isdisjoint(variant.services):
+                return f"it has no {fault.aim} of its own"
         return ""
 
     def seconds(self, params: Mapping[str, Any]) -> float:
@@ -127,6 +136,8 @@ class Faults(Scenario):
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
         kind = FAULTS[params["fault"]]
+        if not all(fault["done_ns"] for fault in history.faults):
+            raise CellError("the fault was never done: the load was over before")
         tasks = history.sent("load")
         struck = _struck(history, tasks, kind)
         yield Metric("struck", "count", float(len(struck)), len(tasks), note=_named(struck))

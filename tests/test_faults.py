@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from bench import discovery, ledger
+from bench import discovery, ledger, wallclock
 from bench.harness import Home
 from bench.model import FAULTS, Kind, Metric, Status
 from bench.processes import Child, Group
@@ -124,6 +124,36 @@ def connected(port: int) -> socket.socket | None:
         return socket.create_connection((HOST, port))
     except ConnectionRefusedError:
         return None
+
+
+# --- the wall clock -----------------------------------------------------------------------------------
+
+
+def test_a_wall_clock_is_set_in_one_process_and_nowhere_else(tmp_path: Path) -> None:
+    file = tmp_path / "clock"
+    environ = {**os.environ, **wallclock.environment(file)}
+    script = "import sys, time\nfor _ in sys.stdin: print(time.time(), time.monotonic(), flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        for ahead_s in (0, 3600, -3600, 0):
+            wallclock.set_ahead(file, ahead_s)
+            before = time.time(), time.monotonic()
+            print("now", file=child.stdin, flush=True)
+            there_s, monotonic_s = map(float, child.stdout.readline().split())
+            assert before[0] <= there_s - ahead_s <= time.time()
+            assert before[1] <= monotonic_s <= time.monotonic()
+        child.stdin.close()
+
+
+def test_a_jump_of_the_clock_is_not_taken_for_one_of_the_machine(one_cell: OneCell) -> None:
+    result, found = play(one_cell, "reference", "clock-ahead")
+    assert (result.status, result.reason) == (Status.OK, "")
+    assert "wall_clock_step_s" not in result.details
+    assert found["fault_lost"].value == found["fault_duplicated"].value == 0
+    assert "invalid" not in found["fault_lost"].note
 
 
 # --- whose body runs ----------------------------------------------------------------------------------

@@ -539,6 +539,44 @@ def test_what_keeps_a_schedule_goes_down_and_comes_up_again(system: System, one_
     assert found["runs_after"] > 0
 
 
+def test_what_keeps_a_schedule_is_killed_and_started_again(system: System, one_cell: OneCell) -> None:
+    keeping(
+        system,
+        f"Process.python('scheduler', '-c', {KEEPER!r}, str(schedule.id), str(schedule.every_s))",
+    )
+    params = {"what": "restart", "every_s": 1.0, "missed": 3}
+    result = one_cell(system.path, SCENARIOS["periodic"], params=params, slots=1)
+    assert ended(result) == ("ok", "")
+    (restart,) = result.details["restarts"]
+    assert (restart["role"], restart["status"]) == ("scheduler", -9)
+    found = {one.name: one.value for one in result.metrics}
+    assert found["runs_after"] > 0
+
+
+def test_a_schedule_in_the_memory_of_a_client_is_gone_with_it(one_cell: OneCell) -> None:
+    params: dict[str, object] = {"what": "restart", "every_s": 0.5, "missed": 6}
+    result = one_cell("reference", SCENARIOS["periodic"], params=params)
+    assert ended(result) == ("ok", "")
+    assert [restart["role"] for restart in result.details["restarts"]] == ["client"]
+    found = {one.name: one.value for one in result.metrics}
+    assert (found["runs_after"], "runs_made_up" in found) == (0, False)
+
+
+def test_of_several_clients_only_the_one_that_runs_the_body_is_paused(one_cell: OneCell) -> None:
+    """The other goes on: its runs begin during the one that was stopped in the middle."""
+    params: dict[str, object] = {"every_s": 1.0, "ticks": 7, "work_ms": 400, "pause_s": 2.5}
+    result = one_cell("reference", SCENARIOS["replicas"], params=params)
+    assert ended(result) == ("ok", "")
+    (fault,) = result.details["faults"]
+    assert result.events is not None
+    own = result.events[(result.events["task"] >= SCHEDULE) & (result.events["kind"] == Kind.START)]
+    paused = own[(own["t_ns"] > fault["done_ns"]) & (own["t_ns"] < fault["healed_ns"])]
+    ran = set(paused["pid"].tolist())
+    assert len(ran) == 1
+    assert ran.isdisjoint(fault["pids"])
+    assert set(own["pid"].tolist()) - ran <= set(fault["pids"])
+
+
 def test_a_schedule_that_two_processes_keep_ticks_twice_and_each_has_its_own_folder(
     system: System, one_cell: OneCell
 ) -> None:
