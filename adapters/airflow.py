@@ -54,6 +54,7 @@
 # canary_ms = 1000
 # start_s = 180
 # settle_s = 60
+# shortest_s = 10
 #
 # [tool.schedbench.variants.postgresql.changed]
 # AIRFLOW__DATABASE__SQL_ALCHEMY_CONN = ["PostgreSQL, not SQLite", "what the vendor advises for production", "https://airflow.apache.org/docs/apache-airflow/stable/howto/set-up-database.html#setting-up-a-postgresql-database"]
@@ -68,6 +69,7 @@
 # canary_ms = 1000
 # start_s = 180
 # settle_s = 60
+# shortest_s = 10
 # settings = { AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL = "1" }
 #
 # [tool.schedbench.variants.postgresql-heartbeat-1s.changed]
@@ -86,6 +88,7 @@
 # canary_ms = 1000
 # start_s = 180
 # settle_s = 60
+# shortest_s = 10
 #
 # [tool.schedbench.variants.postgresql-mapped.changed]
 # AIRFLOW__DATABASE__SQL_ALCHEMY_CONN = ["PostgreSQL, not SQLite", "what the vendor advises for production", "https://airflow.apache.org/docs/apache-airflow/stable/howto/set-up-database.html#setting-up-a-postgresql-database"]
@@ -103,6 +106,7 @@
 # canary_ms = 1000
 # start_s = 180
 # settle_s = 60
+# shortest_s = 10
 #
 # [tool.schedbench.variants.sqlite.parity]
 # persistence = ["runs, tasks and their states: a SQLite file", "https://airflow.apache.org/docs/apache-airflow/stable/howto/set-up-database.html#choosing-database-backend"]
@@ -118,6 +122,7 @@
 # canary_ms = 1000
 # start_s = 180
 # settle_s = 60
+# shortest_s = 10
 #
 # [tool.schedbench.variants.sqlite-mapped.parity]
 # persistence = ["runs, tasks and their states: a SQLite file", "https://airflow.apache.org/docs/apache-airflow/stable/howto/set-up-database.html#choosing-database-backend"]
@@ -213,9 +218,6 @@ def ticks():
 ticks()
 """
 
-LEAST_EVERY_S = 10
-"""It takes seconds to read a DAG, and to start a task."""
-
 RUN_PER_TASK = """
     @task
     def body(dag_run=None):
@@ -295,8 +297,6 @@ class Airflow(Adapter, Batch, Periodic):
         self._trigger(tasks[0].id, {"tasks": [_arguments(task) for task in tasks]})
 
     def register(self, schedule: Schedule) -> None:
-        if schedule.every_s < LEAST_EVERY_S:
-            raise NotImplementedError(f"its tasks take seconds to start: ask for {LEAST_EVERY_S} s or more")
         first = datetime.now(UTC) + timedelta(seconds=schedule.every_s)  # what the library wants to be told
         text = TICKS.format(every_s=schedule.every_s, first=first, id=schedule.id, work=schedule.work)
         (self.context.home / "airflow" / "dags" / "ticks.py").write_text(text)

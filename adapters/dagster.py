@@ -42,6 +42,7 @@
 # canary_ms = 5000
 # start_s = 180
 # settle_s = 60
+# every_s = 60  # a cron string has minutes
 #
 # [tool.schedbench.variants.postgresql.changed]
 # "storage.postgres" = ["PostgreSQL, not SQLite", "what the vendor's guides deploy", "https://docs.dagster.io/deployment/oss/oss-instance-configuration#dagster-storage"]
@@ -57,6 +58,7 @@
 # canary_ms = 2000
 # start_s = 180
 # settle_s = 60
+# every_s = 60  # a cron string has minutes
 #
 # [tool.schedbench.variants.postgresql-ops.parity]
 # slots = ["ops at once in a run, one run at a time", "https://docs.dagster.io/guides/operate/managing-concurrency/run-executor-limits"]
@@ -83,6 +85,7 @@
 # canary_ms = 5000
 # start_s = 180
 # settle_s = 60
+# every_s = 60  # a cron string has minutes
 # settings = { in_process = true }
 #
 # [tool.schedbench.variants.postgresql-in-process.parity]
@@ -106,6 +109,7 @@
 # canary_ms = 5000
 # start_s = 180
 # settle_s = 60
+# every_s = 60  # a cron string has minutes
 # settings = { run_queue = { dequeue_interval_seconds = 1 } }
 #
 # [tool.schedbench.variants.postgresql-poll-1s.parity]
@@ -116,24 +120,6 @@
 # postgres_url = ["postgresql+psycopg2://", "what it installs; not SQLAlchemy 2.1's default", "https://github.com/dagster-io/dagster/issues/33958"]
 # dequeue_interval_seconds = ["1, not 5", "what waiting for the daemon costs", "https://github.com/dagster-io/dagster/blob/master/python_modules/dagster/dagster/_core/run_coordinator/queued_run_coordinator.py"]
 #
-# [tool.schedbench.variants.postgresql-schedule]
-# summary = "as postgresql, with a schedule that runs every minute once it is told what"
-# services = ["postgresql"]
-# guarantee = "at-most-once"
-# source = "https://docs.dagster.io/guides/automate/schedules"
-# heavy = true
-# max_slots = 4  # runs are launched one by one: more never overlap, unless they are long
-# canary_ms = 5000
-# start_s = 180
-# settle_s = 60
-# every_s = 60  # a cron string has minutes
-# settings = { schedule = true }
-#
-# [tool.schedbench.variants.postgresql-schedule.changed]
-# "storage.postgres" = ["PostgreSQL, not SQLite", "what the vendor's guides deploy", "https://docs.dagster.io/deployment/oss/oss-instance-configuration#dagster-storage"]
-# postgres_url = ["postgresql+psycopg2://", "what it installs; not SQLAlchemy 2.1's default", "https://github.com/dagster-io/dagster/issues/33958"]
-# default_status = ["RUNNING, not STOPPED", "nobody is there to switch it on", "https://docs.dagster.io/guides/automate/schedules"]
-#
 # [tool.schedbench.variants.sqlite]
 # summary = "a run with one op per task, over GraphQL; multiprocess executor; SQLite"
 # guarantee = "at-most-once"
@@ -143,6 +129,7 @@
 # canary_ms = 5000
 # start_s = 180
 # settle_s = 60
+# every_s = 60  # a cron string has minutes
 #
 # [tool.schedbench.variants.sqlite.parity]
 # persistence = ["SQLite: a file for runs, one for each run's events", "https://docs.dagster.io/deployment/oss/oss-instance-configuration#default-local-behavior"]
@@ -156,6 +143,7 @@
 # canary_ms = 2000
 # start_s = 180
 # settle_s = 60
+# every_s = 60  # a cron string has minutes
 #
 # [tool.schedbench.variants.sqlite-ops.parity]
 # slots = ["ops at once in a run, one run at a time", "https://docs.dagster.io/guides/operate/managing-concurrency/run-executor-limits"]
@@ -181,9 +169,8 @@ So the processes of runs and ops are children of the code server and count to it
 nothing is started. The daemon waits for each launch until the process has loaded Dagster, for a second and
 more: so late after each other do runs begin that are due at once, and the canaries must sleep for longer.
 
-A schedule is part of the code that the code server has loaded, and its daemon looks once a second at the
-schedules of all code locations (https://docs.dagster.io/guides/automate/schedules). Only one variant has it, so
-that the others do no more than they did.
+A schedule is part of the code that the code server has loaded, and is switched on through GraphQL
+(https://docs.dagster.io/guides/automate/schedules). What it is to run it reads from a file when it is due.
 
 The tables are made by whoever opens the storage first. Here `dagster instance migrate` does so, before the
 servers would all at once; it finds nothing else to do.
@@ -194,15 +181,14 @@ servers would all at once; it finds nothing else to do.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.request import Request, urlopen
 
 from dagster import (
     Config,
-    DefaultScheduleStatus,
     Definitions,
     DynamicOut,
     DynamicOutput,
     RunRequest,
-    SkipReason,
     in_process_executor,
     job,
     multiprocess_executor,
@@ -213,7 +199,7 @@ from dagster import (
 from bench.agent import Adapter, Batch, Context, Periodic, Process, Schedule, Task, context, run
 
 HOST = "127.0.0.1"
-LOCATION = "schedbench"
+LOCATION, REPOSITORY = "schedbench", "__repository__"
 DATABASE = "DAGSTER_POSTGRES_URL"
 
 
@@ -265,17 +251,19 @@ def many() -> None:
 TICK = context().home / "tick.json"
 
 
-@schedule(cron_schedule="* * * * *", job=one, default_status=DefaultScheduleStatus.RUNNING)
+@schedule(cron_schedule="* * * * *", job=one)
 def every_minute() -> Any:
-    """A run for what was registered, once it has been."""
-    if not TICK.exists():
-        return SkipReason("nothing is registered")
+    """A run for what was registered."""
     return RunRequest(run_config=json.loads(TICK.read_text()))
 
 
-definitions = Definitions(
-    jobs=[one, many], schedules=[every_minute] if context().settings.get("schedule") else []
-)
+SWITCH_ON = """
+mutation ($schedule: ScheduleSelector!) {
+  startSchedule(scheduleSelector: $schedule) { __typename }
+}
+"""
+
+definitions = Definitions(jobs=[one, many], schedules=[every_minute])
 
 
 class Dagster(Adapter, Batch, Periodic):
@@ -332,21 +320,26 @@ class Dagster(Adapter, Batch, Periodic):
         self._launch("many", {"listed": {"config": {"tasks": [_config(task) for task in tasks]}}})
 
     def register(self, schedule: Schedule) -> None:
-        if not self.context.settings.get("schedule"):
-            raise NotImplementedError("its code has no schedule: see the variant postgresql-schedule")
         if schedule.every_s != 60:
             raise NotImplementedError("the schedule in its code runs every minute")
-        written = TICK.with_suffix(".new")
-        written.write_text(
-            json.dumps({"ops": {"body": {"config": _config(Task(schedule.id, schedule.work))}}})
-        )
-        written.rename(TICK)
+        TICK.write_text(json.dumps({"ops": {"body": {"config": _config(Task(schedule.id, schedule.work))}}}))
+        which = {
+            "repositoryLocationName": LOCATION,
+            "repositoryName": REPOSITORY,
+            "scheduleName": "every_minute",
+        }
+        asked = json.dumps({"query": SWITCH_ON, "variables": {"schedule": which}}).encode()
+        page = Request(f"http://{HOST}:{self.web_port}/graphql", asked, {"Content-Type": "application/json"})
+        with urlopen(page) as answer:
+            said = json.load(answer)
+        if said["data"]["startSchedule"]["__typename"] != "ScheduleStateResult":
+            raise RuntimeError(f"the schedule was not switched on: {said}")
 
     def _launch(self, job_name: str, ops: Mapping[str, Any]) -> None:
         self.client.submit_job_execution(
             job_name,
             repository_location_name=LOCATION,
-            repository_name="__repository__",  # else it is asked for, each time
+            repository_name=REPOSITORY,  # else it is asked for, each time
             run_config={"ops": ops},
         )
 

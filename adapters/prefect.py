@@ -43,6 +43,7 @@
 # canary_ms = 3000
 # start_s = 180
 # settle_s = 40
+# shortest_s = 10
 #
 # [tool.schedbench.variants.sqlite-poll-1s]
 # summary = "as sqlite, and the worker polls every second"
@@ -52,6 +53,7 @@
 # canary_ms = 3000
 # start_s = 180
 # settle_s = 40
+# shortest_s = 10
 # settings = { query_seconds = 1 }
 #
 # [tool.schedbench.variants.sqlite-poll-1s.parity]
@@ -69,6 +71,7 @@
 # canary_ms = 3000
 # start_s = 180
 # settle_s = 40
+# shortest_s = 10
 #
 # [tool.schedbench.variants.postgresql.parity]
 # persistence = ["flow runs and their states: PostgreSQL", "https://docs.prefect.io/v3/concepts/server#the-prefect-database"]
@@ -85,6 +88,7 @@
 # canary_ms = 300
 # start_s = 180
 # settle_s = 40
+# shortest_s = 10
 #
 # [tool.schedbench.variants.sqlite-tasks.parity]
 # slots = ["threads of one flow run: max_workers", "https://docs.prefect.io/v3/concepts/task-runners"]
@@ -110,6 +114,7 @@
 # canary_ms = 300
 # start_s = 180
 # settle_s = 40
+# shortest_s = 10
 #
 # [tool.schedbench.variants.postgresql-tasks.parity]
 # slots = ["threads of one flow run: max_workers", "https://docs.prefect.io/v3/concepts/task-runners"]
@@ -136,6 +141,7 @@
 # canary_ms = 500
 # start_s = 180
 # settle_s = 40
+# shortest_s = 10
 # settings = { background = true }
 #
 # [tool.schedbench.variants.background.parity]
@@ -199,8 +205,6 @@ from prefect.futures import wait  # noqa: E402
 from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
 
 POOL = "pool"
-LEAST_EVERY_S = 10
-"""A flow run is a process that takes seconds to come up, and the worker looks for one every 10 s."""
 
 
 @flow
@@ -280,10 +284,6 @@ class Prefect(Adapter, Batch, Periodic):
 
         if self.context.settings.get("background"):
             raise NotImplementedError("background tasks have no schedules: flows have")
-        if schedule.every_s < LEAST_EVERY_S:
-            raise NotImplementedError(
-                f"its flow runs take seconds to start: ask for {LEAST_EVERY_S} s or more"
-            )
         one.to_deployment(
             "ticks",
             schedule=Interval(schedule.every_s),

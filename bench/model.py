@@ -305,8 +305,8 @@ class Variant:
     `batch`: many tasks go into one run (the adapter is a `Batch`). `heavy`: it takes long to set up, or
     reaches a few tasks a second. The bodies of canaries sleep `canary_ms`, long enough for as many to
     overlap as there are slots. With `every_s` above 0, the periods of its schedules are multiples of that,
-    counted by the wall clock. `promises` are by fault, a key of `FAULTS`; `scaled` are settings that take the
-    place of others where faults are done.
+    counted by the wall clock; they are asked for none shorter than `shortest_s`. `promises` are by fault, a
+    key of `FAULTS`; `scaled` are settings that take the place of others where faults are done.
     """
 
     name: str
@@ -323,6 +323,7 @@ class Variant:
     heavy: bool = False
     canary_ms: int = 20
     every_s: float = 0.0
+    shortest_s: float = 0.0
     parity: Mapping[str, Parity] = field(default_factory=dict)
     changed: Mapping[str, Changed] = field(default_factory=dict)
     promises: Mapping[str, Promise] = field(default_factory=dict)

@@ -230,6 +230,8 @@ def no_schedule(system: System, variant: Variant, every_s: float) -> str:
             f"its schedules are of multiples of {variant.every_s:g} s that divide an hour: "
             f"--set every_s={variant.every_s:g}"
         )
+    if every_s < variant.shortest_s:
+        return f"what its schedules start takes seconds: --set every_s={variant.shortest_s:g}, or more"
     return ""
 
 

@@ -1685,6 +1685,15 @@ def test_what_counts_by_the_wall_clock_is_asked_for_no_other_period() -> None:
         assert why == ("" if fine else refused)
 
 
+def test_what_takes_seconds_is_asked_for_no_shorter_period() -> None:
+    slow, system = Variant("v", shortest_s=10.0), discovery.systems()["reference"]
+    refused = "what its schedules start takes seconds: --set every_s=10, or more"
+    for scenario in ("periodic", "replicas"):
+        for every_s, why in ((9.0, refused), (10.0, "")):
+            asked = SCENARIOS[scenario].values({"every_s": every_s})
+            assert SCENARIOS[scenario].why_not(system, slow, asked) == why
+
+
 def test_a_system_that_takes_no_tasks_is_asked_for_schedules_only() -> None:
     system = dataclasses.replace(discovery.systems()["reference"], capabilities=frozenset({"periodic"}))
     for name, scenario in SCENARIOS.items():
