@@ -85,7 +85,9 @@ def condition(scenario: str, params: Params) -> str:
     elif scenario == "periodic":
         words = [f"every {float(params.get('every_s', 1)):g} s", *_asked(params)]
     elif scenario == "replicas":
-        words = [f"every {float(params.get('every_s', 2)):g} s"]
+        words = [
+            f"{float(params.get('replicas', 2)):g} replicas, every {float(params.get('every_s', 2)):g} s"
+        ]
         words += [f"paused for {float(params['pause_s']):g} s"] if params.get("pause_s") else []
     if params.get("work", "noop") != "noop":
         words.append(f"work {params['work']}")

@@ -47,7 +47,7 @@ Figures = Mapping[str, Measured]
 def tables(run: Run) -> list[Table]:
     """What was seen of schedules and of their replicas; a table without a row is empty."""
     rows = measured(run)
-    return [_periodic(rows), _replicas(rows)]
+    return [_periodic(rows), _replicas(rows, run.info.get("systems", {}))]
 
 
 def _by_condition(rows: Iterable[Measured], scenario: str) -> dict[Subject, dict[str, dict[str, Measured]]]:
@@ -190,9 +190,11 @@ def survival_words(found: Mapping[str, float]) -> tuple[str, str]:
 # --- several that keep one --------------------------------------------------------------------------
 
 
-def _replicas(rows: Sequence[Measured]) -> Table:
+def _replicas(rows: Sequence[Measured], systems: Mapping[str, Any]) -> Table:
     notes, entries, records = Footnotes(), [], []
     for subject, conditions in _by_condition(rows, "replicas").items():
+        variants = systems.get(subject.system, {}).get("variants", {})
+        pattern = variants.get(subject.variant, {}).get("summary", "")
         for figures in conditions.values():
             first = next(iter(figures.values()))
             replicas = round(float(first.params.get("replicas", 2)))
@@ -201,9 +203,9 @@ def _replicas(rows: Sequence[Measured]) -> Table:
             entries.append(
                 (
                     Entry(subject.title),
-                    Entry(subject.variant),
+                    Entry(subject.variant, pattern),
                     Entry(f"{replicas}"),
-                    Entry(words),
+                    Entry(words.partition(", ")[2]),
                     *cells,
                     Entry(_share(figures)),
                 )

@@ -1388,7 +1388,7 @@ def test_what_a_schedule_does_stands_in_one_row_and_the_rest_was_not_measured(tm
 def test_ticks_of_replicas_are_summed_over_the_trials(tmp_path: Path) -> None:
     [table] = [table for table in all_tables(ticked(tmp_path)) if table.key == "replicas"]
     [record] = table.records
-    assert (record["replicas"], record["condition"]) == (3, "every 2 s, paused for 7 s")
+    assert (record["replicas"], record["condition"]) == (3, "3 replicas, every 2 s, paused for 7 s")
     names = ("planned", "once", "missed", "several", "overlapped")
     assert [record[f"ticks_{name}"] for name in names] == [40, 38, 0, 2, 2]
     assert record["runs_at_once_max"] == 2
