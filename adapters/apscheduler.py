@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["apscheduler~=3.11", "psycopg[binary]~=3.2", "sqlalchemy~=2.1"]
+# dependencies = ["apscheduler~=3.11", "psycopg[binary]~=3.2", "redis>=6", "sqlalchemy~=2.1"]
 #
 # [tool.schedbench]
 # title = "APScheduler"
@@ -193,19 +193,56 @@
 # [tool.schedbench.variants.thread-pool-postgresql-relaxed.promises]
 # worker = ["lost", "what was handed to the pool is lost; the rest runs, late", 1, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
 # worker-pause = ["kept", "not run twice; late ones run", 0, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+#
+# [tool.schedbench.variants.thread-pool-redis-lock]
+# summary = "thread pool, jobs in memory; a scheduled job runs only where it gets a lock in Redis"
+# services = ["redis"]
+# guarantee = "none"
+# source = "https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/"
+# settings = { pool = "thread", lock_s = 1.5 }
+# settle_s = 3
+# start_s = 10
+#
+# [tool.schedbench.variants.thread-pool-redis-lock.changed]
+# "redis.lock.Lock" = ["around the body of a schedule: 1.5 s, no wait", "the pattern for one job on several machines", "https://redis.readthedocs.io/en/stable/lock.html"]
 # ///
-"""APScheduler 3: a scheduler thread in the client that hands due jobs to a pool of threads or processes."""
+"""APScheduler 3: a scheduler thread in the client that hands due jobs to a pool of threads or processes.
+
+A job store must never be shared between schedulers: https://apscheduler.readthedocs.io/en/3.x/faq.html. The
+variant with a lock is a pattern and none of the library's own: schedulers on several machines have the same
+job each, and the lock lets one of them run it. It is held for as long as the body runs, at most for `lock_s`.
+"""
 
 from __future__ import annotations
 
+from functools import cache
 from time import sleep
+from typing import Any
 
 from apscheduler.executors.pool import ProcessPoolExecutor, ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from bench.agent import Adapter, Context, InProcess, Periodic, Schedule, Task, run
+from bench.agent import Adapter, Context, InProcess, Periodic, Schedule, Task, context, run
 
 POOLS = {"thread": ThreadPoolExecutor, "process": ProcessPoolExecutor}
+
+
+@cache
+def redis() -> Any:
+    """The connections of this process."""
+    from redis import Redis  # only here: the other variants do not need it
+
+    return Redis.from_url(context().url("redis"))
+
+
+def run_locked(task: int, work: str) -> None:
+    """Run the body if nobody else does: https://redis.readthedocs.io/en/stable/lock.html."""
+    lock = redis().lock(f"schedule-{task}", timeout=context().settings["lock_s"], blocking=False)
+    if lock.acquire():
+        try:
+            run(task, work)
+        finally:
+            lock.release()
 
 
 class APScheduler(Adapter, InProcess, Periodic):
@@ -236,7 +273,13 @@ class APScheduler(Adapter, InProcess, Periodic):
         self.scheduler.add_job(run, args=(task.id, task.work, task.payload))  # no trigger: run now
 
     def register(self, schedule: Schedule) -> None:
-        self.scheduler.add_job(run, "interval", args=(schedule.id, schedule.work), seconds=schedule.every_s)
+        # A job that outlives its process has a name, or there is one more of it after each start:
+        # https://apscheduler.readthedocs.io/en/3.x/userguide.html#adding-jobs
+        name, args = str(schedule.id), (schedule.id, schedule.work)
+        body = run_locked if "lock_s" in self.context.settings else run
+        self.scheduler.add_job(
+            body, "interval", args=args, seconds=schedule.every_s, id=name, replace_existing=True
+        )
 
     def start(self) -> None:
         self.scheduler.resume()

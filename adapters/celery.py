@@ -112,6 +112,18 @@
 # [tool.schedbench.variants.redis-results.scaled]
 # broker_transport_options = [{ visibility_timeout = 10, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 10 s, looked at every 1 s; not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
 #
+# [tool.schedbench.variants.redis-polls-table]
+# summary = "as redis; beat has a task look into a table for schedules that are due, every second for a minute"
+# services = ["redis"]
+# guarantee = "at-most-once"
+# source = "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-acks-late"
+# settle_s = 10
+# every_s = 1
+# settings = { poll_s = 1 }
+#
+# [tool.schedbench.variants.redis-polls-table.changed]
+# beat_schedule = ["polls a SQLite table every second", "schedules that users edit; its minute, scaled", "https://docs.celeryq.dev/en/stable/userguide/periodic-tasks.html#using-custom-scheduler-classes"]
+#
 # [tool.schedbench.variants.rabbitmq]
 # summary = "prefork pool, one child per slot; acknowledged before it runs; no result backend"
 # services = ["rabbitmq"]
@@ -164,7 +176,12 @@ A task that raises is done, unless it asks to be retried: one that is to be is a
 Celery puts it into the queue again: https://docs.celeryq.dev/en/stable/userguide/tasks.html#retrying
 
 Schedules are kept by `celery beat`, a process of its own, which reads them when it starts:
-https://docs.celeryq.dev/en/stable/userguide/periodic-tasks.html
+https://docs.celeryq.dev/en/stable/userguide/periodic-tasks.html. It has to be the only one.
+
+The variant that polls a table is a pattern and none of the library's own: beat knows one task, which looks up
+what is due by the wall clock, says when it is due next, and sends it. Each row is taken in one statement, so
+that two of these tasks do not take the same. Its usual period is a minute, here it is a second: an offset is
+to be read as sixty times that.
 
 `task_acks_late` alone still acknowledges a task whose child was killed, so the at-least-once variant adds
 `task_reject_on_worker_lost`. Messages of a worker that is gone as a whole come back after the transport's
@@ -176,7 +193,11 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
+from math import ceil
+from time import time
 
 from celery import Celery, states
 from celery import Task as CeleryTask
@@ -186,7 +207,9 @@ from bench.agent import Adapter, Claims, Periodic, Process, Schedule, Task, cont
 BEAT = "SCHEDBENCH_BEAT"
 
 app = Celery(__name__, broker=context().url("redis" if "redis" in context().services else "rabbitmq"))
-app.conf.update(context().settings)
+settings = dict(context().settings)
+poll_s = settings.pop("poll_s", None)
+app.conf.update(settings)
 if app.conf.result_backend:  # the header names a service, Celery wants its address
     app.conf.result_backend = context().url(app.conf.result_backend)
 
@@ -194,7 +217,10 @@ if app.conf.result_backend:  # the header names a service, Celery wants its addr
 if BEAT in os.environ:
     task_id, every_s, kind = json.loads(os.environ[BEAT])
     entry = {"task": f"{__name__}.work", "schedule": every_s, "args": (task_id, kind, "")}
-    app.conf.beat_schedule = {"tick": entry}
+    polling = {"task": f"{__name__}.poll", "schedule": poll_s}
+    app.conf.beat_schedule = {"tick": polling if poll_s else entry}
+
+TABLE = context().home / "schedules.sqlite"
 
 
 @app.task
@@ -212,6 +238,19 @@ def work_with_retries(self: CeleryTask[..., None], task: int, kind: str, payload
         raise self.retry(exc=error, countdown=0, max_retries=retries) from error
 
 
+@app.task
+def poll() -> None:
+    """Send what is due by the table, which is to run next at a multiple of its period from now."""
+    with closing(sqlite3.connect(TABLE, timeout=30)) as table, table:
+        due = table.execute(
+            "UPDATE schedules SET due = due + every_s * (1 + CAST((:now - due) / every_s AS INTEGER))"
+            " WHERE due <= :now RETURNING id, work",
+            {"now": time()},
+        ).fetchall()
+    for task, kind in due:
+        work.delay(int(task), kind, "")
+
+
 class CeleryApp(Adapter, Claims, Periodic):
     """One client that sends to the queue `celery`, one worker that consumes it."""
 
@@ -227,6 +266,17 @@ class CeleryApp(Adapter, Claims, Periodic):
             work.apply_async((task.id, task.work, task.payload), task_id=str(task.id))
 
     def register(self, schedule: Schedule) -> Sequence[Process]:
+        if poll_s:
+            with closing(sqlite3.connect(TABLE)) as table, table:
+                table.execute("CREATE TABLE schedules (id TEXT, every_s REAL, work TEXT, due REAL)")
+                due_s = ceil(time() / schedule.every_s) * schedule.every_s
+                row = (
+                    str(schedule.id),
+                    schedule.every_s,
+                    schedule.work,
+                    due_s,
+                )  # the id is too large a number
+                table.execute("INSERT INTO schedules VALUES (?, ?, ?, ?)", row)
         entry = json.dumps((schedule.id, schedule.every_s, schedule.work))
         command = ("-m", "celery", "-A", __name__, "beat")
         return [Process.python("scheduler", *command, env={BEAT: entry})]

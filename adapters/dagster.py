@@ -6,7 +6,7 @@
 # title = "Dagster"
 # family = "orchestrator"
 # homepage = "https://docs.dagster.io"
-# capabilities = ["enqueue"]
+# capabilities = ["enqueue", "periodic"]
 # default = ["postgresql", "postgresql-ops"]
 #
 # [tool.schedbench.parity]
@@ -42,6 +42,7 @@
 # canary_ms = 5000
 # start_s = 180
 # settle_s = 60
+# every_s = 60  # a cron string has minutes
 #
 # [tool.schedbench.variants.postgresql.changed]
 # "storage.postgres" = ["PostgreSQL, not SQLite", "what the vendor's guides deploy", "https://docs.dagster.io/deployment/oss/oss-instance-configuration#dagster-storage"]
@@ -57,6 +58,7 @@
 # canary_ms = 2000
 # start_s = 180
 # settle_s = 60
+# every_s = 60  # a cron string has minutes
 #
 # [tool.schedbench.variants.postgresql-ops.parity]
 # slots = ["ops at once in a run, one run at a time", "https://docs.dagster.io/guides/operate/managing-concurrency/run-executor-limits"]
@@ -83,6 +85,7 @@
 # canary_ms = 5000
 # start_s = 180
 # settle_s = 60
+# every_s = 60  # a cron string has minutes
 # settings = { in_process = true }
 #
 # [tool.schedbench.variants.postgresql-in-process.parity]
@@ -106,6 +109,7 @@
 # canary_ms = 5000
 # start_s = 180
 # settle_s = 60
+# every_s = 60  # a cron string has minutes
 # settings = { run_queue = { dequeue_interval_seconds = 1 } }
 #
 # [tool.schedbench.variants.postgresql-poll-1s.parity]
@@ -125,6 +129,7 @@
 # canary_ms = 5000
 # start_s = 180
 # settle_s = 60
+# every_s = 60  # a cron string has minutes
 #
 # [tool.schedbench.variants.sqlite.parity]
 # persistence = ["SQLite: a file for runs, one for each run's events", "https://docs.dagster.io/deployment/oss/oss-instance-configuration#default-local-behavior"]
@@ -138,6 +143,7 @@
 # canary_ms = 2000
 # start_s = 180
 # settle_s = 60
+# every_s = 60  # a cron string has minutes
 #
 # [tool.schedbench.variants.sqlite-ops.parity]
 # slots = ["ops at once in a run, one run at a time", "https://docs.dagster.io/guides/operate/managing-concurrency/run-executor-limits"]
@@ -164,6 +170,9 @@ So the processes of runs and ops are children of the code server and count to it
 nothing is started. The daemon waits for each launch until the process has loaded Dagster, for a second and
 more: so late after each other do runs begin that are due at once, and the canaries must sleep for longer.
 
+A schedule is part of the code that the code server has loaded, and is switched on through GraphQL
+(https://docs.dagster.io/guides/automate/schedules). What it is to run it reads from a file when it is due.
+
 The tables are made by whoever opens the storage first. Here `dagster instance migrate` does so, before the
 servers would all at once; it finds nothing else to do.
 """
@@ -173,22 +182,25 @@ servers would all at once; it finds nothing else to do.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.request import Request, urlopen
 
 from dagster import (
     Config,
     Definitions,
     DynamicOut,
     DynamicOutput,
+    RunRequest,
     in_process_executor,
     job,
     multiprocess_executor,
     op,
+    schedule,
 )
 
-from bench.agent import Adapter, Batch, Context, Process, Task, context, run
+from bench.agent import Adapter, Batch, Context, Periodic, Process, Schedule, Task, context, run
 
 HOST = "127.0.0.1"
-LOCATION = "schedbench"
+LOCATION, REPOSITORY = "schedbench", "__repository__"
 DATABASE = "DAGSTER_POSTGRES_URL"
 
 
@@ -237,10 +249,25 @@ def many() -> None:
     listed().map(mapped)
 
 
-definitions = Definitions(jobs=[one, many])
+TICK = context().home / "tick.json"
 
 
-class Dagster(Adapter, Batch):
+@schedule(cron_schedule="* * * * *", job=one)
+def every_minute() -> Any:
+    """A run for what was registered."""
+    return RunRequest(run_config=json.loads(TICK.read_text()))
+
+
+SWITCH_ON = """
+mutation ($schedule: ScheduleSelector!) {
+  startSchedule(scheduleSelector: $schedule) { __typename }
+}
+"""
+
+definitions = Definitions(jobs=[one, many], schedules=[every_minute])
+
+
+class Dagster(Adapter, Batch, Periodic):
     """A client of the webserver; all parts read the same two files."""
 
     def __init__(self, context: Context) -> None:
@@ -293,11 +320,27 @@ class Dagster(Adapter, Batch):
     def submit_batch(self, tasks: Sequence[Task]) -> None:
         self._launch("many", {"listed": {"config": {"tasks": [_config(task) for task in tasks]}}})
 
+    def register(self, schedule: Schedule) -> None:
+        if schedule.every_s != 60:
+            raise NotImplementedError("the schedule in its code runs every minute")
+        TICK.write_text(json.dumps({"ops": {"body": {"config": _config(Task(schedule.id, schedule.work))}}}))
+        which = {
+            "repositoryLocationName": LOCATION,
+            "repositoryName": REPOSITORY,
+            "scheduleName": "every_minute",
+        }
+        asked = json.dumps({"query": SWITCH_ON, "variables": {"schedule": which}}).encode()
+        page = Request(f"http://{HOST}:{self.web_port}/graphql", asked, {"Content-Type": "application/json"})
+        with urlopen(page) as answer:
+            said = json.load(answer)
+        if said["data"]["startSchedule"]["__typename"] != "ScheduleStateResult":
+            raise RuntimeError(f"the schedule was not switched on: {said}")
+
     def _launch(self, job_name: str, ops: Mapping[str, Any]) -> None:
         self.client.submit_job_execution(
             job_name,
             repository_location_name=LOCATION,
-            repository_name="__repository__",  # else it is asked for, each time
+            repository_name=REPOSITORY,  # else it is asked for, each time
             run_config={"ops": ops},
         )
 

@@ -141,6 +141,9 @@ A task that raises is retried up to 20 times, the first time after 15 to 30 s:
 https://dramatiq.io/guide.html#message-retries. One that is to be retried has options of its own, with the
 shortest backoff that there is: 1 to 2 ms, then twice as long each time. Messages of a worker that is gone come back once its heartbeat
 is 60 s old, at a later command that happens to do maintenance (1 in 1000).
+
+It has no schedules: its cookbook has APScheduler send the messages
+(https://dramatiq.io/cookbook.html#scheduling-messages).
 """
 
 from __future__ import annotations

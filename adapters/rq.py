@@ -6,7 +6,7 @@
 # title = "RQ"
 # family = "task queue"
 # homepage = "https://python-rq.org"
-# capabilities = ["enqueue", "retry"]
+# capabilities = ["enqueue", "periodic", "retry"]
 # default = ["redis"]
 #
 # [tool.schedbench.parity]
@@ -59,7 +59,11 @@
 # worker = ["failed", "`eventually` FailedJobRegistry, by another worker's cleanup: AbandonedJobError", 0, "https://python-rq.org/docs/results/#dealing-with-interruptions"]
 # poison = ["failed", "kills the worker itself; failed as abandoned, not run again", 0, "https://python-rq.org/docs/results/#dealing-with-interruptions"]
 # ///
-"""RQ on Redis, without its scheduler: `rq worker` starts that only when asked to.
+"""RQ on Redis, without the scheduler of its workers: `rq worker` starts that only when asked to.
+
+Schedules are kept by `rq cron`, a process of its own, which sends a job when it starts and then again so long
+after it last sent one (https://python-rq.org/docs/cron/). The vendor calls it beta; the other way, a `Repeat`,
+runs a job a number of times that is given in advance. It keeps no lock and reads nothing back when it starts.
 
 This module is also the settings module of `rq worker --config`, which is how a worker learns the address
 (https://python-rq.org/docs/workers/#using-a-config-file). It is imported before the worker forks: otherwise
@@ -73,15 +77,18 @@ raised is queued again at once: https://python-rq.org/docs/exceptions/#retrying-
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 
 from redis import Redis
-from rq import Queue, Retry
+from rq import Queue, Retry, cron
 from rq.job import Job, JobStatus
 
-from bench.agent import Adapter, Claims, Process, Task, context, run
+from bench.agent import Adapter, Claims, Periodic, Process, Schedule, Task, context, run
 
 REDIS_URL = context().url("redis")
+CRON_TICK = "SCHEDBENCH_CRON"
 
 
 def work(task: int, kind: str, payload: str) -> None:
@@ -89,7 +96,12 @@ def work(task: int, kind: str, payload: str) -> None:
     run(task, kind, payload)
 
 
-class RqOnRedis(Adapter, Claims):
+if CRON_TICK in os.environ:  # this module is what `rq cron` reads its schedules from, too
+    task_id, every_s, body = json.loads(os.environ[CRON_TICK])
+    cron.register(work, "default", args=(task_id, body, ""), interval=every_s)
+
+
+class RqOnRedis(Adapter, Claims, Periodic):
     """One client that enqueues to the queue `default`, one worker per slot that consumes it."""
 
     def processes(self) -> Sequence[Process]:
@@ -107,6 +119,13 @@ class RqOnRedis(Adapter, Claims):
             self.queue.enqueue(work, *words, job_id=str(task.id), retry=Retry(max=task.retries))
         else:
             self.queue.enqueue(work, *words, job_id=str(task.id))
+
+    def register(self, schedule: Schedule) -> Sequence[Process]:
+        if schedule.every_s % 1:
+            raise NotImplementedError(f"rq cron counts whole seconds, asked for {schedule.every_s} s")
+        entry = json.dumps((schedule.id, int(schedule.every_s), schedule.work))
+        command = ("-m", "rq.cli", "cron", "--config", __name__, __name__)
+        return [Process.python("scheduler", *command, env={CRON_TICK: entry})]
 
     def claims(self, ids: Sequence[int]) -> Mapping[int, bool]:
         """The status RQ keeps with a job: for 500 s of one that succeeded, for a year of a failed one."""

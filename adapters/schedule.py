@@ -111,7 +111,7 @@ class Schedule(Adapter, InProcess, Periodic):
 
     def register(self, schedule: Every) -> None:
         if schedule.every_s < 1 or schedule.every_s % 1:
-            raise ValueError(f"schedule counts whole seconds, asked for {schedule.every_s} s")
+            raise NotImplementedError(f"schedule counts whole seconds, asked for {schedule.every_s} s")
         self.scheduler.every(int(schedule.every_s)).seconds.do(run, schedule.id, schedule.work)
 
     def start(self) -> None:

@@ -6,7 +6,7 @@
 # title = "Temporal"
 # family = "orchestrator"
 # homepage = "https://docs.temporal.io"
-# capabilities = ["enqueue", "retry"]
+# capabilities = ["enqueue", "periodic", "retry"]
 # default = ["memory", "memory-activities"]
 #
 # [tool.schedbench.parity]
@@ -46,6 +46,7 @@
 # services = ["temporal"]
 # guarantee = "at-least-once"
 # source = "https://docs.temporal.io/activity-definition#idempotency"
+# every_s = 1
 #
 # [tool.schedbench.variants.memory-activities]
 # summary = "all tasks as activities of one workflow; development server, history in memory; sandbox"
@@ -53,6 +54,7 @@
 # services = ["temporal"]
 # guarantee = "at-least-once"
 # source = "https://docs.temporal.io/activity-definition#idempotency"
+# every_s = 1
 # batch = true
 # queue_limit = 2000  # activities that may be pending in one workflow, by the server's default
 #
@@ -62,6 +64,7 @@
 # services = ["temporal"]
 # guarantee = "at-least-once"
 # source = "https://docs.temporal.io/activity-definition#idempotency"
+# every_s = 1
 # settings = { sandbox = false }
 #
 # [tool.schedbench.variants.memory-unsandboxed.changed]
@@ -73,6 +76,7 @@
 # services = ["temporal-sqlite"]
 # guarantee = "at-least-once"
 # source = "https://docs.temporal.io/activity-definition#idempotency"
+# every_s = 1
 #
 # [tool.schedbench.variants.sqlite.parity]
 # persistence = ["the history: a SQLite file", "https://docs.temporal.io/cli/server#start-dev"]
@@ -86,6 +90,7 @@
 # services = ["temporal-external"]
 # guarantee = "at-least-once"
 # source = "https://docs.temporal.io/activity-definition#idempotency"
+# every_s = 1
 #
 # [tool.schedbench.variants.external.parity]
 # persistence = ["the history: that server's database", "https://docs.temporal.io/temporal-service/persistence"]
@@ -111,6 +116,10 @@ for the activity. The worker polls for workflow tasks and for activities with up
 The sandbox imports the module of a workflow anew for each workflow that a worker takes up. As the vendor
 advises, what this module imports is passed through: else each workflow would load the agent again
 (https://docs.temporal.io/develop/python/python-sdk-sandbox#passthrough-modules).
+
+Schedules are kept by the server, which starts a workflow at every multiple of whole seconds since 1970
+(https://docs.temporal.io/schedule). By default it skips a start while the one before is running, and makes up
+for what it missed in the last year (https://python.temporal.io/temporalio.client.SchedulePolicy.html).
 """
 
 from __future__ import annotations
@@ -123,13 +132,20 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio import activity, workflow
-from temporalio.client import Client
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleIntervalSpec,
+    ScheduleSpec,
+)
 from temporalio.common import RetryPolicy
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 with workflow.unsafe.imports_passed_through():
-    from bench.agent import Adapter, Batch, Process, Task, context, run
+    from bench.agent import Adapter, Batch, Periodic, Process, Task, context, run
+    from bench.agent import Schedule as Every
 
 QUEUE = context().home.parent.name
 """The task queue, and what workflow ids begin with: a server that is not the cell's own may hold others."""
@@ -173,7 +189,7 @@ class Many:
         await asyncio.gather(*started, return_exceptions=True)
 
 
-class Temporal(Adapter, Batch):
+class Temporal(Adapter, Batch, Periodic):
     """A client that starts workflows, and one worker for workflows and activities."""
 
     def processes(self) -> Sequence[Process]:
@@ -192,6 +208,13 @@ class Temporal(Adapter, Batch):
     def start(self, workflow_run: Any, tasks: Any, number: int) -> None:
         started = self.client.start_workflow(workflow_run, tasks, id=f"{QUEUE}-{number}", task_queue=QUEUE)
         self.loop.run_until_complete(started)
+
+    def register(self, schedule: Every) -> None:
+        task, name = Task(schedule.id, schedule.work), f"{QUEUE}-{schedule.id}"
+        action = ScheduleActionStartWorkflow(One.run, task, id=name, task_queue=QUEUE)
+        spec = ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(seconds=schedule.every_s))])
+        created = self.client.create_schedule(name, Schedule(action=action, spec=spec))
+        self.loop.run_until_complete(created)
 
     def close(self) -> None:
         self.loop.close()

@@ -11,6 +11,8 @@ Aims:
     task    the process that runs a task at that moment, where it is not the worker itself
     worker  the process that somebody started and below which a task runs at that moment
     server  everything else of the system's own: schedulers, daemons, servers
+    keeper  what keeps schedules: of those the schedulers, or else the daemons, or else the servers; or
+            else the client
     broker, database    that service
     network connections to services; clock the wall clock
 """
@@ -33,6 +35,9 @@ from bench.supervisor import send
 STOP_SIGNALS: Final[Mapping[str, signal.Signals]] = {Role.DATABASE: signal.SIGINT}
 """What ends a service in good order, where it is not SIGTERM: PostgreSQL waits for its clients at that.
 https://www.postgresql.org/docs/current/server-shutdown.html"""
+
+KEEPERS: Final = (Role.SCHEDULER, Role.DAEMON, Role.SERVER, Role.CLIENT)
+"""Who keeps schedules, the first role of which there is a process."""
 
 JUMP_S: Final = 3600
 
@@ -169,8 +174,8 @@ class Striker:
             return above.role, [running[-1]]
         if aim == "worker":
             assert above is not None
-            return above.role, self._whole(above.popen.pid, above.role, members, verb)
-        return self._servers(verb, above, members)
+            return above.role, self._whole(above, verb)
+        return self._keepers(verb) if aim == "keeper" else self._servers(verb, above)
 
     def _service(self, verb: str, role: str, members: dict[int, str]) -> tuple[str, list[int]]:
         if any(other.role == role for other in self._group.others):
@@ -181,7 +186,13 @@ class Striker:
         everything = [pid for pid, its in members.items() if its == role]
         return role, [own[0].popen.pid] if verb == "stop" else everything
 
-    def _servers(self, verb: str, worker: Child | None, members: dict[int, str]) -> tuple[str, list[int]]:
+    def _keepers(self, verb: str) -> tuple[str, list[int]]:
+        children = self._group.children
+        role = next(role for role in KEEPERS if any(child.role == role for child in children))
+        own = [child for child in children if child.role == role]
+        return role, [pid for child in own for pid in self._whole(child, verb)]
+
+    def _servers(self, verb: str, worker: Child | None) -> tuple[str, list[int]]:
         apart = {
             Role.CLIENT,
             Role.HARNESS,
@@ -192,9 +203,10 @@ class Striker:
         own = [child for child in self._group.children if child.role not in apart]
         if not own:
             raise Unsupported("nothing runs beside its workers: it has no server or scheduler")
-        pids = [pid for child in own for pid in self._whole(child.popen.pid, child.role, members, verb)]
-        return own[0].role, pids
+        return own[0].role, [pid for child in own for pid in self._whole(child, verb)]
 
-    def _whole(self, pid: int, role: str, members: dict[int, str], verb: str) -> list[int]:
-        """The process alone where it is to end, with all of its role where it is paused."""
-        return [one for one, its in members.items() if its == role] if verb == "pause" else [pid]
+    def _whole(self, child: Child, verb: str) -> list[int]:
+        """The process alone where it is to end, with all that it has started where it is paused."""
+        if verb != "pause":
+            return [child.popen.pid]
+        return [*self._group.below(child), *self._group.remains(child.role)]

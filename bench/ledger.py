@@ -255,6 +255,16 @@ def _attempts(
     return events[order], row[order], outcome[order], outcome_ns[order]
 
 
+def runs(records: Records) -> pd.DataFrame:
+    """Every run of the body of one schedule, by its start.
+
+    Columns: `start_ns`; `end_ns`, when it ended or failed, `<NA>` where it did neither; `pid`.
+    """
+    begun, _, outcome, outcome_ns = _attempts(records, np.zeros(len(records), np.intp))
+    end_ns = pd.arrays.IntegerArray(outcome_ns, ~np.isin(outcome, (Kind.END, Kind.FAIL)))
+    return pd.DataFrame({"start_ns": begun["t_ns"], "end_ns": end_ns, "pid": begun["pid"]})
+
+
 def running(records: Records) -> list[int]:
     """Processes in which a task body has begun and not come to an end, the latest at the end."""
     runs, _, outcome, _ = _attempts(records, np.zeros(len(records), np.intp))

@@ -56,10 +56,10 @@ class Task:
     """One task, as an adapter hands it to its library.
 
     `work` is one word for the body (`noop`, `sleep:MS`, `io:MS:BYTES`, `cpu:MS`, `raise`, `raise-once`,
-    `poison`) and `payload` a string of the asked-for length; of an unserialisable task it is no string.
-    `delay_s` is the whole number of seconds after which the task is due; it is 0 except for systems that
-    cannot run a task at once. `retries` is how often the library is to run it again when it raises, at once;
-    it is 0 except for systems with the capability `retry`.
+    `sleep-once:MS`, `poison`) and `payload` a string of the asked-for length; of an unserialisable task it is
+    no string. `delay_s` is the whole number of seconds after which the task is due; it is 0 except for
+    systems that cannot run a task at once. `retries` is how often the library is to run it again when it
+    raises, at once; it is 0 except for systems with the capability `retry`.
     """
 
     id: int
@@ -195,8 +195,9 @@ class Phase:
     has been accepted) or `hold` (after `hold_s` seconds). `memory` switches on the costlier memory
     sampling every `sample_s` seconds; the edges of every phase are always sampled for CPU.
     `ready` asks for canaries after workers have come up; without them the phase's own tasks are the
-    first to run. With `every_s` above 0 the system is told at its begin to run `noop` tasks of its own
-    accord, one every so many seconds; with `wall_clock`, they are due when the wall clock shows a multiple.
+    first to run. With `every_s` above 0 the system is told at its begin to run `every_work` of its own
+    accord, once every so many seconds; with `wall_clock`, it is due when the wall clock shows a multiple.
+    Of what keeps that schedule there are `replicas`, each told the same.
     From the first `supervised` phase of a cell on, what exits is started again, and a task that the library
     refuses, or that does not end `patience_s` after the last sign of life, is counted and no error. `faults`
     are done to the system while such a phase runs. `look_s` is how often the harness looks at it.
@@ -212,7 +213,9 @@ class Phase:
     sample_s: float = 0.25
     ready: bool = True
     every_s: float = 0.0
+    every_work: str = "noop"
     wall_clock: bool = False
+    replicas: int = 1
     supervised: bool = False
     faults: tuple[Fault, ...] = ()
     patience_s: float = 0.0
@@ -306,8 +309,9 @@ class Variant:
     `batch`: many tasks go into one run (the adapter is a `Batch`). `heavy`: it takes long to set up, or
     reaches a few tasks a second. The bodies of canaries sleep `canary_ms`, long enough for as many to
     overlap as there are slots; with more than two slots, longer in proportion. With `every_s` above 0, the
-    periods of its schedules are multiples of that, counted by the wall clock. `promises` are by fault, a key
-    of `FAULTS`; `scaled` are settings that take the place of others where faults are done.
+    periods of its schedules are multiples of that, counted by the wall clock; they are asked for none shorter
+    than `shortest_s`. `promises` are by fault, a key of `FAULTS`; `scaled` are settings that take the place
+    of others where faults are done.
     """
 
     name: str
@@ -324,6 +328,7 @@ class Variant:
     heavy: bool = False
     canary_ms: int = 20
     every_s: float = 0.0
+    shortest_s: float = 0.0
     parity: Mapping[str, Parity] = field(default_factory=dict)
     changed: Mapping[str, Changed] = field(default_factory=dict)
     promises: Mapping[str, Promise] = field(default_factory=dict)

@@ -187,6 +187,10 @@ class Group:
             self._roles = kept
         return found
 
+    def below(self, child: Child) -> list[int]:
+        """A live child and all its live descendants."""
+        return _tree(child.popen.pid)
+
     def remains(self, role: str) -> list[int]:
         """Live processes of a role that are not below a live child: what is left of one that has exited."""
         live = [child for child in self.children if child.role == role and not child.ended()]

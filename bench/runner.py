@@ -227,7 +227,7 @@ class _Play:
         began_s = time.monotonic()
         stack.sampler.begin(phase)
         if phase.every_s:
-            stack.register(number, phase.every_s, wall_clock=phase.wall_clock)
+            stack.register(number, phase)
         if phase.supervised:
             stack.supervise()
             stack.strike(phase.faults)

@@ -25,6 +25,7 @@ from bench.model import (
     SCHEDULE,
     Arrival,
     Fate,
+    Fault,
     Kind,
     Load,
     Metric,
@@ -36,10 +37,10 @@ from bench.model import (
 )
 
 __all__ = [
-    "AHEAD_S", "BATCHES", "REST_S", "Arrival", "CellError", "Fate", "Grid", "History", "Load", "Metric",
-    "Parameter", "Phase", "Phases", "Scenario", "Seen", "System", "Unsupported", "Variant", "Workers",
-    "body_s", "bursts", "capacity_hz", "first_tasks", "idling", "ledger", "offsets_ns", "quantiles",
-    "rate_hz", "stats", "steady_hz", "works",
+    "AHEAD_S", "BATCHES", "REST_S", "Arrival", "CellError", "Fate", "Fault", "Grid", "History", "Load",
+    "Metric", "Parameter", "Phase", "Phases", "Scenario", "Seen", "System", "Unsupported", "Variant",
+    "Workers", "body_s", "bursts", "capacity_hz", "first_tasks", "idling", "ledger", "no_schedule",
+    "offsets_ns", "quantiles", "rate_hz", "stats", "steady_hz", "works",
 ]  # fmt: skip
 
 BATCHES = "its tasks are handed over in batches: see the variant that takes them one by one"
@@ -141,20 +142,34 @@ class History:
         by_role = end.set_index("role")["cpu_ns"]
         return begin.set_index("role")["cpu_ns"].reindex(by_role.index, fill_value=0), by_role, seconds
 
+    def edge_ns(self, name: str, edge: str) -> int:
+        """When a phase began (`edge` is `begin`) or ended (`end`)."""
+        samples = self.samples(name)
+        return int(samples["t_ns"][samples["edge"] == edge].iloc[0])
+
     def ticks(self, name: str) -> pd.DataFrame:
         """The ticks of the schedule of a phase that were due at least one interval before its end.
+
+        What ran after the phase, as its schedule goes on, is not in them.
 
         Raises:
             CellError: it is not known when they were due, because none ever came or their clocks differ.
         """
-        own = self._schedule(name)
+        own, end_ns = self._schedule(name), self.edge_ns(name, "end")
+        own = own[own["t_ns"] < end_ns]
         every_ns = round(self.phases[self.number(name)].every_s * 1e9)
-        samples = self.samples(name)
-        end_ns = int(samples["t_ns"][samples["edge"] == "end"].iloc[0])
         try:
             return ledger.ticks(own, every_ns, end_ns - every_ns)
         except ValueError as error:
             raise CellError(str(error)) from error
+
+    def runs(self, name: str) -> pd.DataFrame:
+        """Every run of the schedule of a phase, in that phase and in later ones: see `ledger.runs`."""
+        return ledger.runs(self._schedule(name))
+
+    def at_once(self, name: str) -> int:
+        """The most runs of the schedule of a phase that there were at the same moment."""
+        return ledger.at_once(self._schedule(name))
 
     def told(self, name: str) -> bool:
         """Whether it is known when the schedule of a phase was due first; its own process does not say."""
@@ -216,6 +231,24 @@ above all: Airflow runs the first six at four times the rate that it keeps up.""
 
 REST_S, LEAST_IDLE_S = 5.0, 3.0
 """Processes that ran tasks of a heavy variant are gone after so long, and it is idle for at least so long."""
+
+
+HOUR_S = 3600.0
+"""Periods by the wall clock begin anew with every hour."""
+
+
+def no_schedule(system: System, variant: Variant, every_s: float) -> str:
+    """Why a variant cannot be asked to run something every so often, or an empty string."""
+    if "periodic" not in system.capabilities:
+        return "it has no schedules"
+    if variant.every_s and (every_s % variant.every_s or HOUR_S % every_s):
+        return (
+            f"its schedules are of multiples of {variant.every_s:g} s that divide an hour: "
+            f"--set every_s={variant.every_s:g}"
+        )
+    if every_s < variant.shortest_s:
+        return f"what its schedules start takes seconds: --set every_s={variant.shortest_s:g}, or more"
+    return ""
 
 
 def first_tasks(variant: Variant, rounds: int = FIRST_ROUNDS) -> int:

@@ -31,7 +31,7 @@ from bench.errors import AdapterError, CellError, CellTimeout, ProcessDied, Unsu
 from bench.faults import Striker
 from bench.harness import Home, deferred_signals
 from bench.link import Link
-from bench.model import CANARY_PHASE, PHASE_SHIFT, SCHEDULE, Fault, Load, Role, System, Variant
+from bench.model import CANARY_PHASE, PHASE_SHIFT, SCHEDULE, Fault, Load, Phase, Role, System, Variant
 from bench.processes import Child, Group
 from bench.readiness import answers
 from bench.sampler import Sampler
@@ -49,6 +49,9 @@ SOON_NS = 200_000_000
 MINUTE_S = 60.0
 READY_S = 60.0
 STOP_GRACE_S = 10.0
+KEEPERS = (Role.SCHEDULER, Role.DAEMON)
+"""Roles of processes that keep schedules, and of which there may be several."""
+
 CANARY_WAVES = 5
 CANARIES, HEAVY_CANARIES = 4, 1
 """For each slot, in the first wave; twice as many in each one after, because a worker that prefetches takes
@@ -109,6 +112,7 @@ class Stack:
         self._minute_s = 0.0
         self._segment = segment
         self._link = Link()
+        self._replicas: list[Link] = []
         self._ordered = False
         self._environ: dict[str, str] = {}
         self._ports = embedded.free_ports(PORTS)
@@ -118,6 +122,7 @@ class Stack:
         self._engine_ns: int | None = None
         self._servers: list[Child] = []
         self._declared: list[dict[str, Any]] = []
+        self._keepers: list[tuple[dict[str, Any], Path]] = []
         self._client: Child | None = None
         self._workers: list[Child] = []
         self._up = self._in_process = False
@@ -176,7 +181,7 @@ class Stack:
         )
         self._environ[CONTEXT_VARIABLE] = context.to_json()
         client_spawned_ns = time.monotonic_ns()
-        self._start_client()
+        self._client = self._spawn_client(self._link)
         before = self.order("declare", READY_S)
         self._migrate(before["migrations"])
         servers_spawned_ns = time.monotonic_ns()
@@ -189,16 +194,12 @@ class Stack:
         if self._in_process and not self._declared:
             self.spawned_ns = servers_spawned_ns if self._servers else client_spawned_ns
 
-    def _start_client(self) -> None:
-        self._client = self._spawn(
-            Role.CLIENT,
-            [
-                str(self.environment.python),
-                *("-m", "bench.agent.client", f"adapters.{self.system.name}", str(self._link.descriptor)),
-            ],
-            pass_fds=[self._link.descriptor],
-        )
-        self._link.spawned()
+    def _spawn_client(self, link: Link) -> Child:
+        module = f"adapters.{self.system.name}"
+        argv = [str(self.environment.python), "-m", "bench.agent.client", module, str(link.descriptor)]
+        child = self._spawn(Role.CLIENT, argv, pass_fds=[link.descriptor])
+        link.spawned()
+        return child
 
     def bring(self, *, up: bool, ready: bool, cold: bool) -> None:
         """Let tasks be executed, or not; with `ready`, as many at once as there are slots.
@@ -268,7 +269,7 @@ class Stack:
         self.until(lambda: time.monotonic() >= again_s, 2 * RESTART_S, "waiting to start the client again")
         send(self.group.remains(Role.CLIENT), signal.SIGKILL)
         self.group.children.remove(lost)
-        self._start_client()
+        self._client = self._spawn_client(self._link)
         self._supervisor.leave = self._client
         self.order("open", self._patience_s)
         if self._up:
@@ -317,7 +318,8 @@ class Stack:
                 self.details["left_behind"] = left
             if used_ns is not None:
                 self.details["cpu_ns"] = used_ns + self._engine_used_ns()
-            self._link.close()
+            for link in (self._link, *self._replicas):
+                link.close()
             self._strike_out()
             shutil.rmtree(self.work, ignore_errors=True)
 
@@ -387,7 +389,8 @@ class Stack:
         if self.minutely is not None and time.monotonic() > self._minute_s:
             self._minute_s = time.monotonic() + MINUTE_S
             self.minutely()
-        select.select([self._link.ours] if self._ordered else [], [], [], self.look_s)
+        links = (self._link, *self._replicas) if self._ordered else ()
+        select.select([link.ours for link in links], [], [], self.look_s)
 
     def until(self, done: Callable[[], bool], limit_s: float, doing: str) -> None:
         """Look until `done()`.
@@ -401,12 +404,13 @@ class Stack:
                 raise CellTimeout(f"{doing}: nothing after {limit_s:g} s" + self.log_tails())
             self.look()
 
-    def order(self, name: str, limit_s: float, **details: Any) -> dict[str, Any]:
-        """Give the client an order, and look until it answers.
+    def order(self, name: str, limit_s: float, *, to: Link | None = None, **details: Any) -> dict[str, Any]:
+        """Give the client an order, or a replica of it, and look until it answers.
 
         Raises:
             AdapterError: the adapter raised.
             CellTimeout: there is no answer after `limit_s`.
+            Unsupported: the adapter says that the library cannot do this.
         """
         deadline_s = time.monotonic() + limit_s
 
@@ -417,7 +421,7 @@ class Stack:
 
         self._ordered = True
         try:
-            return self._link.order(name, wait, **details)
+            return (to or self._link).order(name, wait, **details)
         finally:
             self._ordered = False
 
@@ -469,11 +473,51 @@ class Stack:
             )
         return answer
 
-    def register(self, phase: int, every_s: float, *, wall_clock: bool) -> None:
-        """Have the system run a body every so often, as the schedule of a phase."""
-        schedule = SCHEDULE | phase << PHASE_SHIFT
-        answer = self.order("register", READY_S, id=schedule, every_s=every_s, wall_clock=wall_clock)
-        self._workers += [self._spawn_declared(process) for process in self._checked(answer["processes"])]
+    # -- schedules
+
+    def register(self, number: int, phase: Phase) -> None:
+        """Have the system run a body every so often, as the schedule of a phase.
+
+        What keeps the schedule is there as often as the phase has `replicas`, as if it had been deployed on
+        so many machines: the clients of a system that runs in them, the processes that keep its schedules,
+        or its scheduler.
+
+        Raises:
+            Unsupported: a server keeps the schedule, and replicas were asked for.
+        """
+        more = phase.replicas - 1
+        alone = self._in_process and not self._servers
+        self._replicas += [self._start_replica() for _ in range(more if alone else 0)]
+        schedule = {
+            "id": SCHEDULE | number << PHASE_SHIFT,
+            "every_s": phase.every_s,
+            "work": phase.every_work,
+        }
+        # One right after the other, so that all are due at nearly the same moment.
+        for link in (self._link, *self._replicas):
+            answer = self.order("register", READY_S, to=link, wall_clock=phase.wall_clock, **schedule)
+        keepers = [(keeper, self.work / "home") for keeper in self._checked(answer["processes"])]
+        twins = [keeper for keeper, _ in keepers]
+        twins = twins or [process for process in self._declared if process["role"] in KEEPERS]
+        if more and not alone:
+            if not twins:
+                raise Unsupported("its schedules are kept by a server: there are no replicas of that here")
+            machines = [self.work / f"replica-{number}" for number in range(1, phase.replicas)]
+            keepers += itertools.product(twins, machines)
+        self._keepers += keepers
+        self._workers += [self._spawn_keeper(*keeper) for keeper in keepers]
+
+    def _start_replica(self) -> Link:
+        """Another client, which runs tasks as the first one does."""
+        link = Link()
+        self._spawn_client(link)
+        self.order("open", self._patience_s, to=link)
+        self.order("start", READY_S, to=link)
+        return link
+
+    def _spawn_keeper(self, process: Mapping[str, Any], cwd: Path) -> Child:
+        cwd.mkdir(exist_ok=True)  # a replica has files of its own
+        return self._spawn(process["role"], process["argv"], extra=process["env"], cwd=cwd)
 
     def claims(self) -> dict[int, bool] | None:
         """What the library says of every task that was sent, or None where it keeps no such record."""
@@ -552,6 +596,7 @@ class Stack:
         self._workers = [self._spawn_declared(process) for process in self._declared]
         for child, process in zip(self._workers, self._declared, strict=True):
             self._until_ready(child, process["ready"])
+        self._workers += [self._spawn_keeper(*keeper) for keeper in self._keepers]
         if self._in_process:
             self.order("start", READY_S)
         self.up_ns = time.monotonic_ns()
@@ -608,13 +653,14 @@ class Stack:
         extra: Mapping[str, str] | None = None,
         pass_fds: list[int] | None = None,
         log: Path | None = None,
+        cwd: Path | None = None,
     ) -> Child:
         try:
             return self.group.spawn(
                 role,
                 argv,
                 env={**self._environ, **(extra or {})},
-                cwd=self.work / "home",
+                cwd=cwd or self.work / "home",
                 log=log or self.logs / f"{role}-{next(self._numbers)}.log",
                 pass_fds=pass_fds or (),
             )

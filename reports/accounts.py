@@ -177,6 +177,7 @@ def _ticks(run: Run) -> Table:
     about, notes = subjects(run), Footnotes()
     keys = ("system", "variant", "scenario", "params")
     rows = _trials(run, "ticks_")
+    rows = rows[rows["scenario"] == "periodic"]
     doubts, delays = _doubts(rows, *keys), _delays(measured(run))
     entries, records = [], []
     for (system, variant, scenario, params), counts in _sums(rows, *keys).items():

@@ -8,7 +8,18 @@ from typing import Any, Final
 
 from bench.model import Role
 from bench.store import Run
-from reports import accounts, calibration, faults, footprint, knees, marks, parity, published, soaks
+from reports import (
+    accounts,
+    calibration,
+    faults,
+    footprint,
+    knees,
+    marks,
+    parity,
+    published,
+    schedules,
+    soaks,
+)
 from reports.lines import condition
 from reports.measured import Measured, measured
 from reports.published import Figure, Verdict
@@ -148,6 +159,7 @@ def further_tables(run: Run) -> list[Table]:
         soaks.table(run),
         *faults.tables(run),
         *accounts.tables(run),
+        *schedules.tables(run),
         *knees.tables(run),
         *grids,
         *footprint.tables(run),

@@ -249,6 +249,17 @@ def test_a_task_that_raises_once_raises_once_in_whatever_process(folder: Path) -
     assert (kinds.count(Kind.FAIL), kinds.count(Kind.END)) == (2, 2)
 
 
+def test_a_task_that_sleeps_once_sleeps_the_first_time_it_runs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(work.time, "sleep", slept.append)
+    for task in (9, 9, 10):
+        probe.run(task, "sleep-once:1500")
+    assert slept == [1.5, 1.5]
+    assert work.body_s("sleep-once:1500") == 1.5
+
+
 def test_a_poisoned_task_ends_its_process_and_leaves_a_start_without_an_end(folder: Path) -> None:
     script = "from bench.agent import run; run(11, 'poison')"
     ended = subprocess.run([sys.executable, "-c", script], check=False, env=environment(folder))
@@ -627,14 +638,14 @@ def test_a_schedule_that_the_library_keeps_is_due_from_when_it_was_asked_for(
 ) -> None:
     class Own(Single, contract.Periodic):
         def register(self, schedule: Any) -> Any:
-            self.calls.append([schedule.id, schedule.every_s])
+            self.calls.append([schedule.id, schedule.every_s, schedule.work])
             return answer
 
     own = Own(context())
     before_ns = time.monotonic_ns()
-    assert client.Client(own).register(SCHEDULE | 7, 2.5) == {"processes": []}
+    assert client.Client(own).register(SCHEDULE | 7, 2.5, "sleep:3") == {"processes": []}
     (record,) = ledger.read(folder).records
-    assert own.calls == [[SCHEDULE | 7, 2.5]]
+    assert own.calls == [[SCHEDULE | 7, 2.5, "sleep:3"]]
     assert (record["task"], record["kind"]) == (SCHEDULE | 7, Kind.SUBMIT)
     assert before_ns <= record["aux"] - 2.5 * SECOND <= record["t_ns"]
 

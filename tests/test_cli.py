@@ -40,7 +40,7 @@ TINY = {
 
 ONLY: dict[str, dict[str, object]] = {"latency": {"load": 0}, "soak": {"duration": "2s", "per_hour": 36_000}}
 
-WITHOUT_TASKS = {"periodic"}
+WITHOUT_TASKS = {"periodic", "replicas"}
 """Scenarios in which the system runs something of its own accord."""
 
 

@@ -135,6 +135,7 @@ class Client:
         self,
         id: int,  # noqa: A002 - as in a task
         every_s: float,
+        work: str = "noop",
         wall_clock: bool = False,
     ) -> dict[str, Any]:
         """Have the library run a body every so often; its first tick is due that long from now.
@@ -149,7 +150,7 @@ class Client:
             raise TypeError("this adapter has no schedules: it is not Periodic")
         every_ns = round(every_s * 1e9)
         first_due_ns = turn_ns(every_ns) if wall_clock else monotonic_ns() + every_ns
-        keepers = self.adapter.register(Schedule(id, every_s)) or ()
+        keepers = self.adapter.register(Schedule(id, every_s, work)) or ()
         if wall_clock or not keepers:
             stamp(Kind.SUBMIT, id, first_due_ns)
         return {"processes": [asdict(process) for process in keepers]}
@@ -179,6 +180,8 @@ def main(module_name: str, descriptor: int) -> None:
             try:
                 client = client or Client(find(module_name)(context()))
                 answer = {"ok": True, **getattr(client, name)(**order)}
+            except NotImplementedError as error:
+                answer = {"ok": False, "error": "", "unsupported": str(error)}
             except Exception as error:  # noqa: BLE001 - it is reported to the runner
                 traceback.print_exc()
                 answer = {"ok": False, "error": f"{type(error).__name__}: {error}"}
