@@ -6,7 +6,7 @@
 # title = "Airflow"
 # family = "orchestrator"
 # homepage = "https://airflow.apache.org"
-# capabilities = ["enqueue"]
+# capabilities = ["enqueue", "periodic"]
 # default = ["postgresql", "postgresql-mapped"]
 #
 # [tool.schedbench.parity]
@@ -30,6 +30,20 @@
 # AIRFLOW__API__BASE_URL = ["that address", "where tasks find the API server", "https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html#base-url"]
 # --skip-serve-logs = ["given", "the log server listens on all interfaces; none asks it", "https://airflow.apache.org/docs/apache-airflow/stable/cli-and-env-variables-ref.html#scheduler"]
 #
+# [tool.schedbench.promises]
+# task-process = ["failed", "its supervisor sees the exit code and reports it; no retries, so not run again", 0, "https://github.com/apache/airflow/blob/main/task-sdk/src/airflow/sdk/execution_time/supervisor.py"]
+# worker = ["redelivered", "scheduler: what was queued or running is reset and run again", 60, "https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html#orphaned-tasks-check-interval"]
+# server = ["redelivered", "API server: running tasks repeat their requests; killed after 3 failed heartbeats", 60, "https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html#max-failed-heartbeats"]
+# worker-pause = ["kept", "not run twice: 10 s is below 30 s (scheduler) and 300 s (task)", 0, "https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/tasks.html#task-instance-heartbeat-timeout"]
+# poison = ["failed", "failed after the first attempt", 0, "https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html#default-task-retries"]
+# raise = ["failed", "not retried", 0, "https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html#default-task-retries"]
+# unserialisable = ["refused", "the client raises: the conf of a run is JSON in the request", 0, "https://airflow.apache.org/docs/apache-airflow/stable/stable-rest-api-ref.html"]
+#
+# [tool.schedbench.scaled]
+# AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL = ["5", "5 s, not 300 s", "https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html"]
+# AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD = ["4", "4 s, not 30 s", "https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html"]
+# AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC = ["1", "1 s, not 5 s", "https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html"]
+#
 # [tool.schedbench.variants.postgresql]
 # summary = "a DAG run with one task per task, over the REST API; LocalExecutor; PostgreSQL"
 # services = ["postgresql"]
@@ -40,6 +54,7 @@
 # canary_ms = 1000
 # start_s = 180
 # settle_s = 60
+# shortest_s = 10
 #
 # [tool.schedbench.variants.postgresql.changed]
 # AIRFLOW__DATABASE__SQL_ALCHEMY_CONN = ["PostgreSQL, not SQLite", "what the vendor advises for production", "https://airflow.apache.org/docs/apache-airflow/stable/howto/set-up-database.html#setting-up-a-postgresql-database"]
@@ -54,6 +69,7 @@
 # canary_ms = 1000
 # start_s = 180
 # settle_s = 60
+# shortest_s = 10
 # settings = { AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL = "1" }
 #
 # [tool.schedbench.variants.postgresql-heartbeat-1s.changed]
@@ -72,6 +88,7 @@
 # canary_ms = 1000
 # start_s = 180
 # settle_s = 60
+# shortest_s = 10
 #
 # [tool.schedbench.variants.postgresql-mapped.changed]
 # AIRFLOW__DATABASE__SQL_ALCHEMY_CONN = ["PostgreSQL, not SQLite", "what the vendor advises for production", "https://airflow.apache.org/docs/apache-airflow/stable/howto/set-up-database.html#setting-up-a-postgresql-database"]
@@ -89,6 +106,7 @@
 # canary_ms = 1000
 # start_s = 180
 # settle_s = 60
+# shortest_s = 10
 #
 # [tool.schedbench.variants.sqlite.parity]
 # persistence = ["runs, tasks and their states: a SQLite file", "https://airflow.apache.org/docs/apache-airflow/stable/howto/set-up-database.html#choosing-database-backend"]
@@ -104,6 +122,7 @@
 # canary_ms = 1000
 # start_s = 180
 # settle_s = 60
+# shortest_s = 10
 #
 # [tool.schedbench.variants.sqlite-mapped.parity]
 # persistence = ["runs, tasks and their states: a SQLite file", "https://airflow.apache.org/docs/apache-airflow/stable/howto/set-up-database.html#choosing-database-backend"]
@@ -116,8 +135,9 @@ A task is sent as the `conf` of a DAG run
 (https://airflow.apache.org/docs/apache-airflow/stable/stable-rest-api-ref.html), or as one of the list that
 the mapped tasks of a run are made from
 (https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/dynamic-task-mapping.html). It
-is tried once, as by default. Nothing defers, so there is no triggerer. Airflow no longer collects usage data
-(https://github.com/apache/airflow/pull/45865): there is nothing to opt out of.
+is tried once, as by default: how often a task is retried is said in its DAG, not by a run. Nothing defers, so
+there is no triggerer. Airflow no longer collects usage data (https://github.com/apache/airflow/pull/45865):
+there is nothing to opt out of.
 
 All parts share `~/airflow`, where the first command writes a configuration with random secrets that only this
 user may read; `~` is the cell's own.
@@ -128,6 +148,10 @@ all of that time for nothing, and takes no other task: on two cores after a thir
 Drains and latencies show it, as they would in any deployment with the default; `postgresql-heartbeat-1s` has
 the same with 1 s.
 
+A schedule is a DAG of its own with a `timedelta`, in a file that `airflow dags reserialize` reads at once: the
+DAG processor looks for new files every 300 s (`[dag_processor] refresh_interval`). There is no catching up by
+default: https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dag-run.html#catchup
+
 On SIGTERM the scheduler waits until its workers have run all that was handed to them.
 """
 
@@ -136,12 +160,15 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import urllib3
 
-from bench.agent import Adapter, Batch, Context, Process, Task
+from bench.agent import Adapter, Batch, Context, Periodic, Process, Schedule, Task
 
 HOST = "127.0.0.1"
 USER = "admin"  # the one user of the simple auth manager's default
@@ -172,6 +199,26 @@ def schedbench():
 schedbench()
 """
 
+TICKS = """
+from datetime import datetime, timedelta
+from airflow.sdk import dag, task
+from bench.agent import run
+
+@dag(
+    schedule=timedelta(seconds={every_s}),
+    start_date=datetime.fromisoformat("{first}"),
+    is_paused_upon_creation=False,
+)
+def ticks():
+    @task
+    def body():
+        run({id}, "{work}")
+
+    body()
+
+ticks()
+"""
+
 RUN_PER_TASK = """
     @task
     def body(dag_run=None):
@@ -196,7 +243,7 @@ MOST_ACTIVE = 16
 """`max_active_runs_per_dag` and `max_active_tasks_per_dag` by default."""
 
 
-class Airflow(Adapter, Batch):
+class Airflow(Adapter, Batch, Periodic):
     """One client of the public API, one DAG."""
 
     def __init__(self, context: Context) -> None:
@@ -249,6 +296,13 @@ class Airflow(Adapter, Batch):
 
     def submit_batch(self, tasks: Sequence[Task]) -> None:
         self._trigger(tasks[0].id, {"tasks": [_arguments(task) for task in tasks]})
+
+    def register(self, schedule: Schedule) -> None:
+        first = datetime.now(UTC) + timedelta(seconds=schedule.every_s)  # what the library wants to be told
+        text = TICKS.format(every_s=schedule.every_s, first=first, id=schedule.id, work=schedule.work)
+        (self.context.home / "airflow" / "dags" / "ticks.py").write_text(text)
+        command = [sys.executable, "-m", "airflow", "dags", "reserialize"]
+        subprocess.run(command, env={**os.environ, **self.env}, check=True)
 
     def close(self) -> None:
         self.api.close()

@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["apscheduler~=3.11", "psycopg[binary]~=3.2", "sqlalchemy~=2.1"]
+# dependencies = ["apscheduler~=3.11", "psycopg[binary]~=3.2", "redis>=6", "sqlalchemy~=2.1"]
 #
 # [tool.schedbench]
 # title = "APScheduler"
@@ -25,6 +25,14 @@
 # # The vendor promises nothing. With a database, a job is deleted only after it was handed to the pool, and
 # # the pool lives in memory: a crash may lose jobs, or run them again.
 #
+# [tool.schedbench.promises]
+# task-process = ["lost", "the pool breaks: all that was handed to it is lost; a new pool at the next submit", 0, "https://github.com/agronholm/apscheduler/blob/3.11.2/src/apscheduler/executors/pool.py"]
+# worker = ["lost", "jobs are in memory: all are gone", 0, "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/memory.html"]
+# worker-pause = ["lost", "not run twice; what starts > 1 s late is dropped, silently", 0, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+# poison = ["lost", "once: kills the application", 0, "https://apscheduler.readthedocs.io/en/3.x/userguide.html"]
+# raise = ["lost", "logged, EVENT_JOB_ERROR; not retried, a single job is already off the store", 0, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#scheduler-events"]
+# unserialisable = ["refused", "add_job raises: the job is pickled into the store", 0, "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"]
+#
 # [tool.schedbench.variants.thread-pool]
 # summary = "BackgroundScheduler, thread pool, jobs in memory"
 # guarantee = "none"
@@ -32,6 +40,9 @@
 # settings = { pool = "thread" }
 # settle_s = 3
 # start_s = 10
+#
+# [tool.schedbench.variants.thread-pool.promises]
+# unserialisable = ["kept", "nothing is serialised: it runs", 0, "https://github.com/agronholm/apscheduler/blob/3.11.2/src/apscheduler/executors/pool.py"]
 #
 # [tool.schedbench.variants.process-pool]
 # summary = "BackgroundScheduler, process pool (spawned), jobs in memory"
@@ -48,6 +59,10 @@
 # [tool.schedbench.variants.process-pool.changed]
 # executors = ["ProcessPoolExecutor, not threads", "what processes cost", "https://apscheduler.readthedocs.io/en/3.x/modules/executors/pool.html"]
 #
+# [tool.schedbench.variants.process-pool.promises]
+# poison = ["lost", "once: breaks the pool, others in it are lost too", 0, "https://github.com/agronholm/apscheduler/blob/3.11.2/src/apscheduler/executors/pool.py"]
+# unserialisable = ["lost", "add_job does not raise; the pool cannot pickle it, logged and lost", 0, "https://github.com/agronholm/apscheduler/blob/3.11.2/src/apscheduler/executors/pool.py"]
+#
 # [tool.schedbench.variants.thread-pool-sqlite]
 # summary = "thread pool, jobs in SQLite"
 # guarantee = "none"
@@ -61,6 +76,9 @@
 #
 # [tool.schedbench.variants.thread-pool-sqlite.changed]
 # jobstores = ["SQLAlchemyJobStore on SQLite, not memory", "what keeping jobs costs", "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"]
+#
+# [tool.schedbench.variants.thread-pool-sqlite.promises]
+# worker = ["lost", "what was handed to the pool is lost; the rest is dropped as > 1 s late", 1, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
 #
 # [tool.schedbench.variants.process-pool-sqlite]
 # summary = "process pool (spawned), jobs in SQLite"
@@ -79,6 +97,10 @@
 # executors = ["ProcessPoolExecutor, not threads", "what processes cost", "https://apscheduler.readthedocs.io/en/3.x/modules/executors/pool.html"]
 # jobstores = ["SQLAlchemyJobStore on SQLite, not memory", "what keeping jobs costs", "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"]
 #
+# [tool.schedbench.variants.process-pool-sqlite.promises]
+# worker = ["lost", "what was handed to the pool is lost; the rest is dropped as > 1 s late", 1, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+# poison = ["lost", "once: breaks the pool, others in it are lost too", 0, "https://github.com/agronholm/apscheduler/blob/3.11.2/src/apscheduler/executors/pool.py"]
+#
 # [tool.schedbench.variants.thread-pool-relaxed]
 # summary = "thread pool, jobs in memory, late jobs run instead of being dropped"
 # guarantee = "none"
@@ -89,6 +111,10 @@
 #
 # [tool.schedbench.variants.thread-pool-relaxed.changed]
 # misfire_grace_time = ["None, not 1 s", "late jobs run; by default they are dropped", "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+#
+# [tool.schedbench.variants.thread-pool-relaxed.promises]
+# worker-pause = ["kept", "not run twice; late ones run", 0, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+# unserialisable = ["kept", "nothing is serialised: it runs", 0, "https://github.com/agronholm/apscheduler/blob/3.11.2/src/apscheduler/executors/pool.py"]
 #
 # [tool.schedbench.variants.process-pool-relaxed]
 # summary = "process pool (spawned), jobs in memory, late jobs run instead of being dropped"
@@ -106,6 +132,11 @@
 # executors = ["ProcessPoolExecutor, not threads", "what processes cost", "https://apscheduler.readthedocs.io/en/3.x/modules/executors/pool.html"]
 # misfire_grace_time = ["None, not 1 s", "late jobs run; by default they are dropped", "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
 #
+# [tool.schedbench.variants.process-pool-relaxed.promises]
+# worker-pause = ["kept", "not run twice; late ones run", 0, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+# poison = ["lost", "once: breaks the pool, others in it are lost too", 0, "https://github.com/agronholm/apscheduler/blob/3.11.2/src/apscheduler/executors/pool.py"]
+# unserialisable = ["lost", "add_job does not raise; the pool cannot pickle it, logged and lost", 0, "https://github.com/agronholm/apscheduler/blob/3.11.2/src/apscheduler/executors/pool.py"]
+#
 # [tool.schedbench.variants.thread-pool-sqlite-relaxed]
 # summary = "thread pool, jobs in SQLite, late jobs run instead of being dropped"
 # guarantee = "none"
@@ -120,6 +151,10 @@
 # [tool.schedbench.variants.thread-pool-sqlite-relaxed.changed]
 # jobstores = ["SQLAlchemyJobStore on SQLite, not memory", "what keeping jobs costs", "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"]
 # misfire_grace_time = ["None, not 1 s", "late jobs run; by default they are dropped", "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+#
+# [tool.schedbench.variants.thread-pool-sqlite-relaxed.promises]
+# worker = ["lost", "what was handed to the pool is lost; the rest runs, late", 1, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+# worker-pause = ["kept", "not run twice; late ones run", 0, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
 #
 # [tool.schedbench.variants.thread-pool-postgresql]
 # summary = "thread pool, jobs in PostgreSQL"
@@ -136,6 +171,9 @@
 # [tool.schedbench.variants.thread-pool-postgresql.changed]
 # jobstores = ["SQLAlchemyJobStore on PostgreSQL, not memory", "what keeping jobs costs", "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"]
 #
+# [tool.schedbench.variants.thread-pool-postgresql.promises]
+# worker = ["lost", "what was handed to the pool is lost; the rest is dropped as > 1 s late", 1, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+#
 # [tool.schedbench.variants.thread-pool-postgresql-relaxed]
 # summary = "thread pool, jobs in PostgreSQL, late jobs run instead of being dropped"
 # services = ["postgresql"]
@@ -151,19 +189,60 @@
 # [tool.schedbench.variants.thread-pool-postgresql-relaxed.changed]
 # jobstores = ["SQLAlchemyJobStore on PostgreSQL, not memory", "what keeping jobs costs", "https://apscheduler.readthedocs.io/en/3.x/modules/jobstores/sqlalchemy.html"]
 # misfire_grace_time = ["None, not 1 s", "late jobs run; by default they are dropped", "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+#
+# [tool.schedbench.variants.thread-pool-postgresql-relaxed.promises]
+# worker = ["lost", "what was handed to the pool is lost; the rest runs, late", 1, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+# worker-pause = ["kept", "not run twice; late ones run", 0, "https://apscheduler.readthedocs.io/en/3.x/userguide.html#missed-job-executions-and-coalescing"]
+#
+# [tool.schedbench.variants.thread-pool-redis-lock]
+# summary = "thread pool, jobs in memory; a scheduled job runs only where it gets a lock in Redis"
+# services = ["redis"]
+# guarantee = "none"
+# source = "https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/"
+# settings = { pool = "thread", lock_s = 1.5 }
+# settle_s = 3
+# start_s = 10
+#
+# [tool.schedbench.variants.thread-pool-redis-lock.changed]
+# "redis.lock.Lock" = ["around the body of a schedule: 1.5 s, no wait", "the pattern for one job on several machines", "https://redis.readthedocs.io/en/stable/lock.html"]
 # ///
-"""APScheduler 3: a scheduler thread in the client that hands due jobs to a pool of threads or processes."""
+"""APScheduler 3: a scheduler thread in the client that hands due jobs to a pool of threads or processes.
+
+A job store must never be shared between schedulers: https://apscheduler.readthedocs.io/en/3.x/faq.html. The
+variant with a lock is a pattern and none of the library's own: schedulers on several machines have the same
+job each, and the lock lets one of them run it. It is held for as long as the body runs, at most for `lock_s`.
+"""
 
 from __future__ import annotations
 
+from functools import cache
 from time import sleep
+from typing import Any
 
 from apscheduler.executors.pool import ProcessPoolExecutor, ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from bench.agent import Adapter, Context, InProcess, Periodic, Schedule, Task, run
+from bench.agent import Adapter, Context, InProcess, Periodic, Schedule, Task, context, run
 
 POOLS = {"thread": ThreadPoolExecutor, "process": ProcessPoolExecutor}
+
+
+@cache
+def redis() -> Any:
+    """The connections of this process."""
+    from redis import Redis  # only here: the other variants do not need it
+
+    return Redis.from_url(context().url("redis"))
+
+
+def run_locked(task: int, work: str) -> None:
+    """Run the body if nobody else does: https://redis.readthedocs.io/en/stable/lock.html."""
+    lock = redis().lock(f"schedule-{task}", timeout=context().settings["lock_s"], blocking=False)
+    if lock.acquire():
+        try:
+            run(task, work)
+        finally:
+            lock.release()
 
 
 class APScheduler(Adapter, InProcess, Periodic):
@@ -194,7 +273,13 @@ class APScheduler(Adapter, InProcess, Periodic):
         self.scheduler.add_job(run, args=(task.id, task.work, task.payload))  # no trigger: run now
 
     def register(self, schedule: Schedule) -> None:
-        self.scheduler.add_job(run, "interval", args=(schedule.id, schedule.work), seconds=schedule.every_s)
+        # A job that outlives its process has a name, or there is one more of it after each start:
+        # https://apscheduler.readthedocs.io/en/3.x/userguide.html#adding-jobs
+        name, args = str(schedule.id), (schedule.id, schedule.work)
+        body = run_locked if "lock_s" in self.context.settings else run
+        self.scheduler.add_job(
+            body, "interval", args=args, seconds=schedule.every_s, id=name, replace_existing=True
+        )
 
     def start(self) -> None:
         self.scheduler.resume()

@@ -6,7 +6,7 @@
 # title = "Dagster"
 # family = "orchestrator"
 # homepage = "https://docs.dagster.io"
-# capabilities = ["enqueue"]
+# capabilities = ["enqueue", "periodic"]
 # default = ["postgresql", "postgresql-ops"]
 #
 # [tool.schedbench.parity]
@@ -24,6 +24,14 @@
 # "--port" = ["free ports of 127.0.0.1, not 3000", "cells do not meet", "https://docs.dagster.io/guides/operate/webserver"]
 # "telemetry.enabled" = ["false", "nothing leaves the machine", "https://docs.dagster.io/about/telemetry"]
 #
+# [tool.schedbench.promises]
+# task-process = ["failed", "the run's process sees its child end: the step fails, and so does the run", 0, "https://docs.dagster.io/guides/operate/run-executors"]
+# server = ["redelivered", "daemon: the queue is in the database and goes on; one caught in its launch stays STARTING", 15, "https://docs.dagster.io/deployment/execution/run-monitoring"]
+# worker-pause = ["kept", "not run twice: nothing takes a run back", 0, "https://docs.dagster.io/deployment/execution/run-monitoring"]
+# poison = ["failed", "failed after the first attempt", 0, "https://docs.dagster.io/deployment/execution/run-retries"]
+# raise = ["failed", "step and run fail; not retried", 0, "https://docs.dagster.io/deployment/execution/run-retries"]
+# unserialisable = ["refused", "the client raises: run config is JSON in the GraphQL request", 0, "https://docs.dagster.io/api/graphql/dagster-graphql"]
+#
 # [tool.schedbench.variants.postgresql]
 # summary = "a run with one op per task, over GraphQL; multiprocess executor; PostgreSQL"
 # services = ["postgresql"]
@@ -34,6 +42,7 @@
 # canary_ms = 5000
 # start_s = 180
 # settle_s = 60
+# every_s = 60  # a cron string has minutes
 #
 # [tool.schedbench.variants.postgresql.changed]
 # "storage.postgres" = ["PostgreSQL, not SQLite", "what the vendor's guides deploy", "https://docs.dagster.io/deployment/oss/oss-instance-configuration#dagster-storage"]
@@ -49,6 +58,7 @@
 # canary_ms = 2000
 # start_s = 180
 # settle_s = 60
+# every_s = 60  # a cron string has minutes
 #
 # [tool.schedbench.variants.postgresql-ops.parity]
 # slots = ["ops at once in a run, one run at a time", "https://docs.dagster.io/guides/operate/managing-concurrency/run-executor-limits"]
@@ -62,6 +72,9 @@
 # max_concurrent_runs = ["1, not 10", "a slot is an op of a run here", "https://docs.dagster.io/guides/operate/managing-concurrency/run-queue-limits"]
 # max_concurrent = ["slots, not the number of cores", "a slot means the same for every system", "https://docs.dagster.io/guides/operate/managing-concurrency/run-executor-limits"]
 #
+# [tool.schedbench.variants.postgresql-ops.promises]
+# task-process = ["failed", "the run's process sees its child end: the step fails, the others go on, the run fails", 0, "https://docs.dagster.io/guides/operate/run-executors"]
+#
 # [tool.schedbench.variants.postgresql-in-process]
 # summary = "as postgresql, and the op runs in the process of its run"
 # services = ["postgresql"]
@@ -72,6 +85,7 @@
 # canary_ms = 5000
 # start_s = 180
 # settle_s = 60
+# every_s = 60  # a cron string has minutes
 # settings = { in_process = true }
 #
 # [tool.schedbench.variants.postgresql-in-process.parity]
@@ -81,6 +95,9 @@
 # "storage.postgres" = ["PostgreSQL, not SQLite", "what the vendor's guides deploy", "https://docs.dagster.io/deployment/oss/oss-instance-configuration#dagster-storage"]
 # postgres_url = ["postgresql+psycopg2://", "what it installs; not SQLAlchemy 2.1's default", "https://github.com/dagster-io/dagster/issues/33958"]
 # executor_def = ["in_process_executor, not multiprocess", "what a process for each op costs", "https://docs.dagster.io/guides/operate/run-executors"]
+#
+# [tool.schedbench.variants.postgresql-in-process.promises]
+# task-process = ["failed", "the code server sees the process of the run end and fails the run", 0, "https://github.com/dagster-io/dagster/blob/master/python_modules/dagster/dagster/_grpc/server.py"]
 #
 # [tool.schedbench.variants.postgresql-poll-1s]
 # summary = "as postgresql, and the daemon looks at the queue every second"
@@ -92,6 +109,7 @@
 # canary_ms = 5000
 # start_s = 180
 # settle_s = 60
+# every_s = 60  # a cron string has minutes
 # settings = { run_queue = { dequeue_interval_seconds = 1 } }
 #
 # [tool.schedbench.variants.postgresql-poll-1s.parity]
@@ -111,6 +129,7 @@
 # canary_ms = 5000
 # start_s = 180
 # settle_s = 60
+# every_s = 60  # a cron string has minutes
 #
 # [tool.schedbench.variants.sqlite.parity]
 # persistence = ["SQLite: a file for runs, one for each run's events", "https://docs.dagster.io/deployment/oss/oss-instance-configuration#default-local-behavior"]
@@ -124,6 +143,7 @@
 # canary_ms = 2000
 # start_s = 180
 # settle_s = 60
+# every_s = 60  # a cron string has minutes
 #
 # [tool.schedbench.variants.sqlite-ops.parity]
 # slots = ["ops at once in a run, one run at a time", "https://docs.dagster.io/guides/operate/managing-concurrency/run-executor-limits"]
@@ -135,16 +155,23 @@
 # [tool.schedbench.variants.sqlite-ops.changed]
 # max_concurrent_runs = ["1, not 10", "a slot is an op of a run here", "https://docs.dagster.io/guides/operate/managing-concurrency/run-queue-limits"]
 # max_concurrent = ["slots, not the number of cores", "a slot means the same for every system", "https://docs.dagster.io/guides/operate/managing-concurrency/run-executor-limits"]
+#
+# [tool.schedbench.variants.sqlite-ops.promises]
+# task-process = ["failed", "the run's process sees its child end: the step fails, the others go on, the run fails", 0, "https://docs.dagster.io/guides/operate/run-executors"]
 # ///
 """Dagster as its parts: webserver, code server and daemon (https://docs.dagster.io/deployment/oss/oss-deployment-architecture).
 
 A task is sent through the vendor's GraphQL client as the configuration of a run, or as one of a list over
-which a run maps an op (https://docs.dagster.io/guides/build/ops/dynamic-graphs). Nothing is retried by default.
+which a run maps an op (https://docs.dagster.io/guides/build/ops/dynamic-graphs). Nothing is retried by default,
+and how often an op is retried is said where it is defined, not by a run.
 
 A run waits in the database until the daemon takes it from the queue and asks the code server to start it.
 So the processes of runs and ops are children of the code server and count to its role. Without the daemon
 nothing is started. The daemon waits for each launch until the process has loaded Dagster, for a second and
 more: so late after each other do runs begin that are due at once, and the canaries must sleep for longer.
+
+A schedule is part of the code that the code server has loaded, and is switched on through GraphQL
+(https://docs.dagster.io/guides/automate/schedules). What it is to run it reads from a file when it is due.
 
 The tables are made by whoever opens the storage first. Here `dagster instance migrate` does so, before the
 servers would all at once; it finds nothing else to do.
@@ -155,22 +182,25 @@ servers would all at once; it finds nothing else to do.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.request import Request, urlopen
 
 from dagster import (
     Config,
     Definitions,
     DynamicOut,
     DynamicOutput,
+    RunRequest,
     in_process_executor,
     job,
     multiprocess_executor,
     op,
+    schedule,
 )
 
-from bench.agent import Adapter, Batch, Context, Process, Task, context, run
+from bench.agent import Adapter, Batch, Context, Periodic, Process, Schedule, Task, context, run
 
 HOST = "127.0.0.1"
-LOCATION = "schedbench"
+LOCATION, REPOSITORY = "schedbench", "__repository__"
 DATABASE = "DAGSTER_POSTGRES_URL"
 
 
@@ -219,10 +249,25 @@ def many() -> None:
     listed().map(mapped)
 
 
-definitions = Definitions(jobs=[one, many])
+TICK = context().home / "tick.json"
 
 
-class Dagster(Adapter, Batch):
+@schedule(cron_schedule="* * * * *", job=one)
+def every_minute() -> Any:
+    """A run for what was registered."""
+    return RunRequest(run_config=json.loads(TICK.read_text()))
+
+
+SWITCH_ON = """
+mutation ($schedule: ScheduleSelector!) {
+  startSchedule(scheduleSelector: $schedule) { __typename }
+}
+"""
+
+definitions = Definitions(jobs=[one, many], schedules=[every_minute])
+
+
+class Dagster(Adapter, Batch, Periodic):
     """A client of the webserver; all parts read the same two files."""
 
     def __init__(self, context: Context) -> None:
@@ -275,11 +320,27 @@ class Dagster(Adapter, Batch):
     def submit_batch(self, tasks: Sequence[Task]) -> None:
         self._launch("many", {"listed": {"config": {"tasks": [_config(task) for task in tasks]}}})
 
+    def register(self, schedule: Schedule) -> None:
+        if schedule.every_s != 60:
+            raise NotImplementedError("the schedule in its code runs every minute")
+        TICK.write_text(json.dumps({"ops": {"body": {"config": _config(Task(schedule.id, schedule.work))}}}))
+        which = {
+            "repositoryLocationName": LOCATION,
+            "repositoryName": REPOSITORY,
+            "scheduleName": "every_minute",
+        }
+        asked = json.dumps({"query": SWITCH_ON, "variables": {"schedule": which}}).encode()
+        page = Request(f"http://{HOST}:{self.web_port}/graphql", asked, {"Content-Type": "application/json"})
+        with urlopen(page) as answer:
+            said = json.load(answer)
+        if said["data"]["startSchedule"]["__typename"] != "ScheduleStateResult":
+            raise RuntimeError(f"the schedule was not switched on: {said}")
+
     def _launch(self, job_name: str, ops: Mapping[str, Any]) -> None:
         self.client.submit_job_execution(
             job_name,
             repository_location_name=LOCATION,
-            repository_name="__repository__",  # else it is asked for, each time
+            repository_name=REPOSITORY,  # else it is asked for, each time
             run_config={"ops": ops},
         )
 

@@ -6,7 +6,7 @@
 # title = "Dramatiq"
 # family = "task queue"
 # homepage = "https://dramatiq.io"
-# capabilities = ["enqueue"]
+# capabilities = ["enqueue", "retry"]
 # default = ["redis", "redis-prefetch"]
 #
 # [tool.schedbench.parity]
@@ -21,7 +21,19 @@
 # [tool.schedbench.changed]
 # --processes = ["slots, not one per core", "a slot means the same for every system", "https://dramatiq.io/guide.html#workers"]
 # --threads = ["1, not 8", "a slot means the same for every system", "https://dramatiq.io/guide.html#workers"]
+# max_retries = ["as asked, not 20, where a task is to be retried", "as often as for every system", "https://dramatiq.io/guide.html#message-retries"]
+# min_backoff = ["1 ms, not 15 s, where a task is to be retried", "retries wait for nothing", "https://dramatiq.io/guide.html#message-retries"]
 # url = ["a server of the cell, with a password", "every cell has fresh servers of its own", "https://dramatiq.io/reference.html#brokers"]
+#
+# [tool.schedbench.promises]
+# task-process = ["redelivered", "redelivered once its heartbeat is 60 s old and some command does maintenance", 15, "https://dramatiq.io/advanced.html#message-persistence"]
+# worker = ["redelivered", "docs: redelivered later; its processes live on as orphans and run what they hold", 15, "https://dramatiq.io/advanced.html#message-persistence"]
+# broker = ["redelivered", "queue is in the snapshot; consumers start again after 3 s; acks are tried until done", 15, "https://dramatiq.io/reference.html#environment-variables"]
+# cut = ["redelivered", "reset connections: as a broker restart; silent ones: 5 s socket timeout, then 3 s", 15, "https://github.com/Bogdanp/dramatiq/blob/v2.2.0/dramatiq/worker.py"]
+# worker-pause = ["kept", "not run twice: 10 s is below the heartbeat of 60 s", 0, "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]
+# poison = ["redelivered", "loops for ever: retries count exceptions, not dead processes", 15, "https://github.com/Bogdanp/dramatiq/pull/383"]
+# raise = ["redelivered", "20 retries, first after 15-30 s, then twice as long each, at most 7 days; then dead", 30, "https://dramatiq.io/guide.html#message-retries"]
+# unserialisable = ["refused", "send() raises: what json cannot encode `will fail immediately`", 0, "https://dramatiq.io/best_practices.html#simple-messages"]
 #
 # [tool.schedbench.variants.redis]
 # summary = "one process per slot, one thread in each; acknowledged after it ran"
@@ -30,6 +42,10 @@
 # source = "https://dramatiq.io/advanced.html#message-persistence"
 # settle_s = 10
 # settings = { slots_are = "processes" }
+#
+# [tool.schedbench.variants.redis.scaled]
+# heartbeat_timeout = [5000, "5 s, not 60 s", "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]
+# maintenance_chance = [1000000, "at every command, not one in 1000", "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]
 #
 # [tool.schedbench.variants.redis-threads]
 # summary = "one process, one thread per slot; acknowledged after it ran"
@@ -47,6 +63,10 @@
 # --processes = ["1, not one per core", "a slot means the same for every system", "https://dramatiq.io/guide.html#workers"]
 # --threads = ["slots, not 8", "a slot means the same for every system", "https://dramatiq.io/guide.html#workers"]
 #
+# [tool.schedbench.variants.redis-threads.scaled]
+# heartbeat_timeout = [5000, "5 s, not 60 s", "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]
+# maintenance_chance = [1000000, "at every command, not one in 1000", "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]
+#
 # [tool.schedbench.variants.redis-prefetch]
 # summary = "one process per slot, one thread in each, 16 tasks prefetched by each; acknowledged after it ran"
 # services = ["redis"]
@@ -61,6 +81,10 @@
 # [tool.schedbench.variants.redis-prefetch.changed]
 # dramatiq_queue_prefetch = ["16, not 2 per thread", "as a process of the default 8 threads has", "https://dramatiq.io/reference.html#environment-variables"]
 #
+# [tool.schedbench.variants.redis-prefetch.scaled]
+# heartbeat_timeout = [5000, "5 s, not 60 s", "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]
+# maintenance_chance = [1000000, "at every command, not one in 1000", "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]
+#
 # [tool.schedbench.variants.rabbitmq]
 # summary = "one process per slot, one thread in each; acknowledged after it ran"
 # services = ["rabbitmq"]
@@ -73,6 +97,14 @@
 # [tool.schedbench.variants.rabbitmq.parity]
 # persistence = ["what is queued: durable queue, persistent messages", "https://dramatiq.io/advanced.html#message-persistence"]
 # polling = ["pushed by the broker, as far as the prefetch goes", "https://www.rabbitmq.com/docs/consumer-prefetch"]
+#
+# [tool.schedbench.variants.rabbitmq.promises]
+# task-process = ["redelivered", "requeued by the broker at once, run when the supervisor is up again", 10, "https://dramatiq.io/advanced.html#message-persistence"]
+# worker = ["redelivered", "docs: redelivered later; its processes live on as orphans and run what they hold", 10, "https://dramatiq.io/advanced.html#message-persistence"]
+# broker = ["redelivered", "durable queue, persistent messages; what was held is requeued and may run twice", 30, "https://dramatiq.io/advanced.html#message-persistence"]
+# cut = ["redelivered", "noticed by heartbeat (60 s) or reset; what was held is requeued, may run twice", 30, "https://www.rabbitmq.com/docs/heartbeats"]
+# worker-pause = ["kept", "not run twice: 10 s is below the AMQP heartbeat of 60 s", 0, "https://www.rabbitmq.com/docs/heartbeats"]
+# poison = ["redelivered", "loops for ever: a classic queue has no delivery limit", 10, "https://github.com/Bogdanp/dramatiq/issues/505"]
 #
 # [tool.schedbench.variants.rabbitmq-confirms]
 # summary = "as rabbitmq, and each send waits until the broker has confirmed it"
@@ -89,6 +121,14 @@
 #
 # [tool.schedbench.variants.rabbitmq-confirms.changed]
 # confirm_delivery = ["true", "what it costs to know that the broker has a task", "https://dramatiq.io/reference.html#dramatiq.brokers.rabbitmq.RabbitmqBroker"]
+#
+# [tool.schedbench.variants.rabbitmq-confirms.promises]
+# task-process = ["redelivered", "requeued by the broker at once, run when the supervisor is up again", 10, "https://dramatiq.io/advanced.html#message-persistence"]
+# worker = ["redelivered", "docs: redelivered later; its processes live on as orphans and run what they hold", 10, "https://dramatiq.io/advanced.html#message-persistence"]
+# broker = ["redelivered", "durable queue, persistent messages; what was held is requeued and may run twice", 30, "https://dramatiq.io/advanced.html#message-persistence"]
+# cut = ["redelivered", "noticed by heartbeat (60 s) or reset; what was held is requeued, may run twice", 30, "https://www.rabbitmq.com/docs/heartbeats"]
+# worker-pause = ["kept", "not run twice: 10 s is below the AMQP heartbeat of 60 s", 0, "https://www.rabbitmq.com/docs/heartbeats"]
+# poison = ["redelivered", "loops for ever: a classic queue has no delivery limit", 10, "https://github.com/Bogdanp/dramatiq/issues/505"]
 # ///
 """Dramatiq on Redis or RabbitMQ. Slots aside, everything is the vendor's default, its middleware included.
 
@@ -98,8 +138,12 @@ sleeps 5 to 10 ms before it asks Redis again, so with few threads the prefetch d
 `redis-prefetch` keeps the 16 of the default 8 threads.
 
 A task that raises is retried up to 20 times, the first time after 15 to 30 s:
-https://dramatiq.io/guide.html#message-retries. Messages of a worker that is gone come back once its heartbeat
+https://dramatiq.io/guide.html#message-retries. One that is to be retried has options of its own, with the
+shortest backoff that there is: 1 to 2 ms, then twice as long each time. Messages of a worker that is gone come back once its heartbeat
 is 60 s old, at a later command that happens to do maintenance (1 in 1000).
+
+It has no schedules: its cookbook has APScheduler send the messages
+(https://dramatiq.io/cookbook.html#scheduling-messages).
 """
 
 from __future__ import annotations
@@ -112,12 +156,18 @@ from dramatiq.brokers.redis import RedisBroker
 
 from bench.agent import Adapter, Process, Task, context, run
 
+BACKOFF_MS = 1
+
 
 def chosen() -> dramatiq.Broker:
     """The broker of this variant."""
+    settings = context().settings
     if "redis" in context().services:
-        return RedisBroker(url=context().url("redis"))
-    confirm = bool(context().settings.get("confirm"))
+        constants = {
+            key: settings[key] for key in ("heartbeat_timeout", "maintenance_chance") if key in settings
+        }
+        return RedisBroker(url=context().url("redis"), **constants)
+    confirm = bool(settings.get("confirm"))
     return RabbitmqBroker(url=context().url("rabbitmq"), confirm_delivery=confirm)
 
 
@@ -143,7 +193,11 @@ class Dramatiq(Adapter):
         return [Process.python("worker", "-m", "dramatiq", __name__, *shape, env=env)]
 
     def submit(self, task: Task) -> None:
-        work.send(task.id, task.work, task.payload)
+        if task.retries:
+            words = (task.id, task.work, task.payload)
+            work.send_with_options(args=words, max_retries=task.retries, min_backoff=BACKOFF_MS)
+        else:
+            work.send(task.id, task.work, task.payload)
 
     def close(self) -> None:
         broker.close()

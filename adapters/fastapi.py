@@ -23,6 +23,13 @@
 # timeout-keep-alive = ["1 h, not 5 s", "the client keeps its connection while idle", "https://uvicorn.dev/settings/#timeouts"]
 # exceptions = ["logged by the body, not left to uvicorn", "it would drop the next response", "https://github.com/Kludex/uvicorn/pull/3156"]
 #
+# [tool.schedbench.promises]
+# worker = ["lost", "tasks are in the web server's memory: all are gone, though their responses said 202", 0, "https://fastapi.tiangolo.com/tutorial/background-tasks/#caveat"]
+# worker-pause = ["kept", "not run twice: tasks wait in memory and go on", 0, "https://starlette.dev/background/"]
+# poison = ["lost", "kills the web server, and with it all waiting tasks", 0, "https://fastapi.tiangolo.com/tutorial/background-tasks/#caveat"]
+# raise = ["lost", "not retried; later tasks of the same response do not run (the adapter catches)", 0, "https://starlette.dev/background/"]
+# unserialisable = ["refused", "not an argument: the client's json.dumps raises before the request", 0, "https://starlette.dev/background/"]
+#
 # [tool.schedbench.variants.uvicorn]
 # summary = "a request for every task, one uvicorn process, its tasks in the thread pool"
 # guarantee = "none"

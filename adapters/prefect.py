@@ -1,12 +1,12 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["prefect~=3.8", "fastapi<0.151"]
+# dependencies = ["prefect~=3.8", "fastapi<0.151", "sqlalchemy<2.1"]
 #
 # [tool.schedbench]
 # title = "Prefect"
 # family = "orchestrator"
 # homepage = "https://docs.prefect.io"
-# capabilities = ["enqueue"]
+# capabilities = ["enqueue", "periodic"]
 # default = ["sqlite", "sqlite-tasks"]
 #
 # [tool.schedbench.parity]
@@ -25,6 +25,16 @@
 # DO_NOT_TRACK = ["1", "no telemetry of client and workers", "https://docs.prefect.io/v3/concepts/telemetry"]
 # PREFECT_SERVER_DATABASE_MIGRATE_ON_START = ["false", "migrated before, so that it is timed apart", "https://docs.prefect.io/v3/advanced/self-hosted#database-migrations"]
 #
+# [tool.schedbench.promises]
+# task-process = ["failed", "Crashed, set by the worker when the process ends; not run again", 0, "https://docs.prefect.io/v3/concepts/states"]
+# worker = ["lost", "run processes go on alone; runs that die too stay Running or Pending for ever", 0, "https://docs.prefect.io/v3/advanced/detect-zombie-flows"]
+# server = ["redelivered", "runs are in the database; workers and runs repeat their requests", 75, "https://docs.prefect.io/v3/api-ref/settings-ref"]
+# worker-pause = ["kept", "not run twice: nothing takes a run back from a worker", 0, "https://docs.prefect.io/v3/advanced/detect-zombie-flows"]
+# poison = ["failed", "Crashed after the first attempt", 0, "https://docs.prefect.io/v3/concepts/states"]
+# raise = ["failed", "Failed; not retried", 0, "https://docs.prefect.io/v3/how-to-guides/workflows/retries"]
+# unserialisable = ["refused", "the client raises: parameters become JSON in the request", 0, "https://docs.prefect.io/v3/concepts/flows"]
+# database = ["redelivered", "server answers 503, which clients repeat", 75, "https://docs.prefect.io/v3/api-ref/settings-ref"]
+#
 # [tool.schedbench.variants.sqlite]
 # summary = "a flow run per task; server on SQLite; a process worker"
 # guarantee = "at-most-once"
@@ -33,6 +43,7 @@
 # canary_ms = 3000
 # start_s = 180
 # settle_s = 40
+# shortest_s = 10
 #
 # [tool.schedbench.variants.sqlite-poll-1s]
 # summary = "as sqlite, and the worker polls every second"
@@ -42,6 +53,7 @@
 # canary_ms = 3000
 # start_s = 180
 # settle_s = 40
+# shortest_s = 10
 # settings = { query_seconds = 1 }
 #
 # [tool.schedbench.variants.sqlite-poll-1s.parity]
@@ -59,6 +71,7 @@
 # canary_ms = 3000
 # start_s = 180
 # settle_s = 40
+# shortest_s = 10
 #
 # [tool.schedbench.variants.postgresql.parity]
 # persistence = ["flow runs and their states: PostgreSQL", "https://docs.prefect.io/v3/concepts/server#the-prefect-database"]
@@ -75,6 +88,7 @@
 # canary_ms = 300
 # start_s = 180
 # settle_s = 40
+# shortest_s = 10
 #
 # [tool.schedbench.variants.sqlite-tasks.parity]
 # slots = ["threads of one flow run: max_workers", "https://docs.prefect.io/v3/concepts/task-runners"]
@@ -86,6 +100,10 @@
 # limit = ["1; none by default", "one batch at a time, so that slots hold", "https://docs.prefect.io/v3/concepts/workers#worker-options"]
 # max_workers = ["slots; no bound by default", "a slot means the same for every system", "https://docs.prefect.io/v3/concepts/task-runners"]
 #
+# [tool.schedbench.variants.sqlite-tasks.promises]
+# task-process = ["failed", "Crashed, set by the worker when the process ends: the whole batch with it; not run again", 0, "https://docs.prefect.io/v3/concepts/states"]
+# poison = ["failed", "Crashed after the first attempt, all tasks of the batch", 0, "https://docs.prefect.io/v3/concepts/states"]
+#
 # [tool.schedbench.variants.postgresql-tasks]
 # summary = "all tasks as task runs of one flow run, in its threads; server on PostgreSQL"
 # services = ["postgresql-contrib"]  # pg_trgm
@@ -96,6 +114,7 @@
 # canary_ms = 300
 # start_s = 180
 # settle_s = 40
+# shortest_s = 10
 #
 # [tool.schedbench.variants.postgresql-tasks.parity]
 # slots = ["threads of one flow run: max_workers", "https://docs.prefect.io/v3/concepts/task-runners"]
@@ -109,6 +128,10 @@
 # limit = ["1; none by default", "one batch at a time, so that slots hold", "https://docs.prefect.io/v3/concepts/workers#worker-options"]
 # max_workers = ["slots; no bound by default", "a slot means the same for every system", "https://docs.prefect.io/v3/concepts/task-runners"]
 #
+# [tool.schedbench.variants.postgresql-tasks.promises]
+# task-process = ["failed", "Crashed, set by the worker when the process ends: the whole batch with it; not run again", 0, "https://docs.prefect.io/v3/concepts/states"]
+# poison = ["failed", "Crashed after the first attempt, all tasks of the batch", 0, "https://docs.prefect.io/v3/concepts/states"]
+#
 # [tool.schedbench.variants.background]
 # summary = "a background task per task, pushed to a task worker; server on SQLite"
 # guarantee = "at-most-once"
@@ -118,6 +141,7 @@
 # canary_ms = 500
 # start_s = 180
 # settle_s = 40
+# shortest_s = 10
 # settings = { background = true }
 #
 # [tool.schedbench.variants.background.parity]
@@ -131,6 +155,12 @@
 #
 # [tool.schedbench.variants.background.changed]
 # limit = ["slots, not 10", "a slot means the same for every system", "https://docs.prefect.io/v3/api-ref/cli/task"]
+#
+# [tool.schedbench.variants.background.promises]
+# worker = ["lost", "what it received is acknowledged, not run again; stays Scheduled, Pending or Running", 0, "https://github.com/PrefectHQ/prefect/blob/main/src/prefect/client/subscriptions.py"]
+# server = ["lost", "the queue is in the server's memory: what waits stays Scheduled for ever", 0, "https://github.com/PrefectHQ/prefect/blob/main/src/prefect/server/task_queue.py"]
+# poison = ["lost", "kills the task worker; not run again, stays Running", 0, "https://github.com/PrefectHQ/prefect/blob/main/src/prefect/server/task_queue.py"]
+# unserialisable = ["refused", "delay() stores the parameters first (pickled by default)", 0, "https://docs.prefect.io/v3/advanced/results"]
 # ///
 """Prefect: a server with its database, a client that creates runs through its API, a worker that runs them.
 
@@ -138,14 +168,22 @@ A worker asks for work only when it polls, and then takes no more flow runs than
 limit, its throughput is at most slots / 10 s, however short the runs are. The vendor's page says 15 s, the
 library has 10 s: https://docs.prefect.io/v3/concepts/workers#polling-for-work
 
+A schedule belongs to a deployment, and the server's own service makes its flow runs ahead of time, at first
+up to 5 s after it was asked for (https://docs.prefect.io/v3/concepts/schedules). The worker takes them up to
+10 s early (https://docs.prefect.io/v3/concepts/workers#configure-prefetch), and their processes wait.
+
 Task runs are orchestrated where they run, and the server is told in batches: bodies end before it knows
 (https://docs.prefect.io/v3/concepts/tasks#client-side-orchestration).
+
+Nothing is retried: how often a flow or a task is run again is said where it is defined, not by a run.
 
 On SQLite its log says `database is locked` once runs wait for 15 s: the server's own service that marks them
 late writes beside itself. Nothing is refused or lost (https://github.com/PrefectHQ/prefect/issues/17473). On
 PostgreSQL its tables need the extension `pg_trgm`, which not every build of that server has.
 
 `fastapi` is bounded as Prefect 3.9 itself bounds it: the server of 3.8 does not start with 0.155 or later.
+SQLAlchemy is bounded because the server of 3.8 makes no flow runs for a schedule with 2.1: its insert raises "Can't
+evaluate bulk DML statement", once for each round of the service.
 Prefect 3.9 is not asked for: it needs certifi 2026.10.19, and where that cannot be had there is 3.8.
 """
 
@@ -155,7 +193,7 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from bench.agent import Adapter, Batch, Process, Task, context, run
+from bench.agent import Adapter, Batch, Periodic, Process, Schedule, Task, context, run
 
 HOST, PORT = "127.0.0.1", str(context().ports[0])
 API = f"http://{HOST}:{PORT}/api"
@@ -189,7 +227,7 @@ def many(tasks: list[tuple[int, str, str]]) -> None:
     wait([work.submit(*values) for values in tasks])
 
 
-class Prefect(Adapter, Batch):
+class Prefect(Adapter, Batch, Periodic):
     """One client with its connection, one server, one worker."""
 
     def migrations(self) -> Sequence[Process]:
@@ -241,6 +279,20 @@ class Prefect(Adapter, Batch):
     def submit_batch(self, tasks: Sequence[Task]) -> None:
         parameters = {"tasks": [(task.id, task.work, task.payload) for task in tasks]}
         self.client.create_flow_run_from_deployment(self.deployment, parameters=parameters)
+
+    def register(self, schedule: Schedule) -> None:
+        from prefect.deployments.runner import EntrypointType
+        from prefect.schedules import Interval
+
+        if self.context.settings.get("background"):
+            raise NotImplementedError("background tasks have no schedules: flows have")
+        one.to_deployment(
+            "ticks",
+            schedule=Interval(schedule.every_s),
+            parameters={"number": schedule.id, "kind": schedule.work, "payload": ""},
+            work_pool_name=POOL,
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        ).apply()
 
     def close(self) -> None:
         self.resources.close()

@@ -22,6 +22,13 @@
 # "time.sleep" = ["Event.wait, for the same time", "the loop can be stopped at once", "https://schedule.readthedocs.io/en/stable/background-execution.html"]
 # exceptions = ["logged by the job, which is then taken off", "else the first one would end the loop", "https://schedule.readthedocs.io/en/stable/exception-handling.html"]
 #
+# [tool.schedbench.promises]
+# worker = ["lost", "jobs are in memory only: all are gone", 0, "https://schedule.readthedocs.io/en/stable/index.html#when-not-to-use-schedule"]
+# worker-pause = ["kept", "not run twice: what came due runs once, late", 0, "https://schedule.readthedocs.io/en/stable/reference.html#schedule.Scheduler.run_pending"]
+# poison = ["lost", "kills the application, and with it all jobs", 0, "https://schedule.readthedocs.io/en/stable/index.html#when-not-to-use-schedule"]
+# raise = ["lost", "`doesn't catch exceptions`: run_pending ends; the adapter catches for single tasks only", 0, "https://schedule.readthedocs.io/en/stable/exception-handling.html"]
+# unserialisable = ["kept", "nothing is serialised: it runs in the same process", 0, "https://schedule.readthedocs.io/en/stable/background-execution.html"]
+#
 # [tool.schedbench.variants.poll-1s]
 # summary = "run_pending() once a second in a background thread"
 # guarantee = "none"
@@ -104,7 +111,7 @@ class Schedule(Adapter, InProcess, Periodic):
 
     def register(self, schedule: Every) -> None:
         if schedule.every_s < 1 or schedule.every_s % 1:
-            raise ValueError(f"schedule counts whole seconds, asked for {schedule.every_s} s")
+            raise NotImplementedError(f"schedule counts whole seconds, asked for {schedule.every_s} s")
         self.scheduler.every(int(schedule.every_s)).seconds.do(run, schedule.id, schedule.work)
 
     def start(self) -> None:

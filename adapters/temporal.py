@@ -6,7 +6,7 @@
 # title = "Temporal"
 # family = "orchestrator"
 # homepage = "https://docs.temporal.io"
-# capabilities = ["enqueue"]
+# capabilities = ["enqueue", "periodic", "retry"]
 # default = ["memory", "memory-activities"]
 #
 # [tool.schedbench.parity]
@@ -23,8 +23,22 @@
 # activity_executor = ["slots threads; none by default", "the body blocks, and such activities need one", "https://docs.temporal.io/develop/python/python-sdk-sync-vs-async"]
 # start_to_close_timeout = ["60 s; none by default", "an activity needs a timeout", "https://docs.temporal.io/develop/python/activities/timeouts"]
 # non_retryable_error_types = ["the harness's planned failure", "else such a body is run again for ever", "https://docs.temporal.io/encyclopedia/retry-policies"]
+# maximum_attempts = ["as asked, not without end, where a task is to be retried", "as often as for every system", "https://docs.temporal.io/encyclopedia/retry-policies"]
+# initial_interval = ["1 ms, not 1 s, where a task is to be retried", "retries wait for nothing", "https://docs.temporal.io/encyclopedia/retry-policies"]
 # TEMPORAL_VERSION_CHECK_DISABLED = ["1; not set by default", "the server would report to its vendor", "https://github.com/temporalio/temporal/blob/main/common/dynamicconfig/constants.go"]
 # headless = ["set: no web interface", "nothing looks at it", "https://docs.temporal.io/cli/server#start-dev"]
+#
+# [tool.schedbench.promises]
+# worker = ["redelivered", "running activities run again when their timeout of 60 s is over; others at once", 25, "https://docs.temporal.io/encyclopedia/detecting-activity-failures#start-to-close-timeout"]
+# server = ["lost", "the history is in its memory: all workflows are gone", 0, "https://docs.temporal.io/cli/server#start-dev"]
+# cut = ["redelivered", "requests are repeated; an end that is not reported in 60 s is run again", 25, "https://docs.temporal.io/encyclopedia/detecting-activity-failures#start-to-close-timeout"]
+# worker-pause = ["kept", "not run twice: 10 s is below 60 s (with a body of < 50 s)", 0, "https://docs.temporal.io/encyclopedia/detecting-activity-failures#start-to-close-timeout"]
+# poison = ["redelivered", "loops for ever: attempts have no bound; 60 s and 1, 2, 4 .. 100 s apart", 25, "https://docs.temporal.io/encyclopedia/retry-policies"]
+# raise = ["failed", "not retried: the adapter declares its error non-retryable", 0, "https://docs.temporal.io/encyclopedia/retry-policies"]
+# unserialisable = ["refused", "start_workflow raises: arguments become JSON", 0, "https://docs.temporal.io/develop/python/data-handling/data-conversion"]
+#
+# [tool.schedbench.scaled]
+# start_to_close_s = [5, "5 s, not 60 s", "https://docs.temporal.io/encyclopedia/detecting-activity-failures#start-to-close-timeout"]
 #
 # [tool.schedbench.variants.memory]
 # summary = "a workflow with one activity per task; development server, history in memory; sandbox"
@@ -32,6 +46,7 @@
 # services = ["temporal"]
 # guarantee = "at-least-once"
 # source = "https://docs.temporal.io/activity-definition#idempotency"
+# every_s = 1
 #
 # [tool.schedbench.variants.memory-activities]
 # summary = "all tasks as activities of one workflow; development server, history in memory; sandbox"
@@ -39,6 +54,7 @@
 # services = ["temporal"]
 # guarantee = "at-least-once"
 # source = "https://docs.temporal.io/activity-definition#idempotency"
+# every_s = 1
 # batch = true
 # queue_limit = 2000  # activities that may be pending in one workflow, by the server's default
 #
@@ -48,6 +64,7 @@
 # services = ["temporal"]
 # guarantee = "at-least-once"
 # source = "https://docs.temporal.io/activity-definition#idempotency"
+# every_s = 1
 # settings = { sandbox = false }
 #
 # [tool.schedbench.variants.memory-unsandboxed.changed]
@@ -59,9 +76,13 @@
 # services = ["temporal-sqlite"]
 # guarantee = "at-least-once"
 # source = "https://docs.temporal.io/activity-definition#idempotency"
+# every_s = 1
 #
 # [tool.schedbench.variants.sqlite.parity]
 # persistence = ["the history: a SQLite file", "https://docs.temporal.io/cli/server#start-dev"]
+#
+# [tool.schedbench.variants.sqlite.promises]
+# server = ["redelivered", "the history is on disk: goes on where it was", 25, "https://docs.temporal.io/cli/server#start-dev"]
 #
 # [tool.schedbench.variants.external]
 # summary = "a workflow with one activity per task; a server that is already running; sandbox"
@@ -69,6 +90,7 @@
 # services = ["temporal-external"]
 # guarantee = "at-least-once"
 # source = "https://docs.temporal.io/activity-definition#idempotency"
+# every_s = 1
 #
 # [tool.schedbench.variants.external.parity]
 # persistence = ["the history: that server's database", "https://docs.temporal.io/temporal-service/persistence"]
@@ -78,6 +100,9 @@
 # [tool.schedbench.variants.external.changed]
 # TEMPORAL_VERSION_CHECK_DISABLED = ["as that server is set", "it is not started here", "https://github.com/temporalio/temporal/blob/main/common/dynamicconfig/constants.go"]
 # headless = ["as that server is set", "it is not started here", "https://docs.temporal.io/temporal-service"]
+#
+# [tool.schedbench.variants.external.promises]
+# server = ["redelivered", "the history is on disk: goes on where it was; that server's own database", 25, "https://docs.temporal.io/temporal-service/persistence"]
 # ///
 """Temporal: workflows that run activities, in a worker process of its own. A body is an activity.
 
@@ -91,6 +116,10 @@ for the activity. The worker polls for workflow tasks and for activities with up
 The sandbox imports the module of a workflow anew for each workflow that a worker takes up. As the vendor
 advises, what this module imports is passed through: else each workflow would load the agent again
 (https://docs.temporal.io/develop/python/python-sdk-sandbox#passthrough-modules).
+
+Schedules are kept by the server, which starts a workflow at every multiple of whole seconds since 1970
+(https://docs.temporal.io/schedule). By default it skips a start while the one before is running, and makes up
+for what it missed in the last year (https://python.temporal.io/temporalio.client.SchedulePolicy.html).
 """
 
 from __future__ import annotations
@@ -103,21 +132,36 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio import activity, workflow
-from temporalio.client import Client
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleIntervalSpec,
+    ScheduleSpec,
+)
 from temporalio.common import RetryPolicy
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 with workflow.unsafe.imports_passed_through():
-    from bench.agent import Adapter, Batch, Process, Task, context, run
+    from bench.agent import Adapter, Batch, Periodic, Process, Task, context, run
+    from bench.agent import Schedule as Every
 
 QUEUE = context().home.parent.name
 """The task queue, and what workflow ids begin with: a server that is not the cell's own may hold others."""
 
 OPTIONS: dict[str, Any] = {
-    "start_to_close_timeout": timedelta(seconds=60),
+    "start_to_close_timeout": timedelta(seconds=context().settings.get("start_to_close_s", 60)),
     "retry_policy": RetryPolicy(non_retryable_error_types=["PlannedFailure"]),
 }
+
+
+def options(task: Task) -> dict[str, Any]:
+    """How the activity of a task is run: again, where the harness wants that."""
+    if not task.retries:
+        return OPTIONS
+    again = RetryPolicy(initial_interval=timedelta(milliseconds=1), maximum_attempts=1 + task.retries)
+    return {**OPTIONS, "retry_policy": again}
 
 
 @activity.defn
@@ -132,7 +176,7 @@ class One:
 
     @workflow.run
     async def run(self, task: Task) -> None:
-        await workflow.execute_activity(work, task, **OPTIONS)
+        await workflow.execute_activity(work, task, **options(task))
 
 
 @workflow.defn
@@ -141,11 +185,11 @@ class Many:
 
     @workflow.run
     async def run(self, tasks: list[Task]) -> None:
-        started = [workflow.execute_activity(work, task, **OPTIONS) for task in tasks]
+        started = [workflow.execute_activity(work, task, **options(task)) for task in tasks]
         await asyncio.gather(*started, return_exceptions=True)
 
 
-class Temporal(Adapter, Batch):
+class Temporal(Adapter, Batch, Periodic):
     """A client that starts workflows, and one worker for workflows and activities."""
 
     def processes(self) -> Sequence[Process]:
@@ -164,6 +208,13 @@ class Temporal(Adapter, Batch):
     def start(self, workflow_run: Any, tasks: Any, number: int) -> None:
         started = self.client.start_workflow(workflow_run, tasks, id=f"{QUEUE}-{number}", task_queue=QUEUE)
         self.loop.run_until_complete(started)
+
+    def register(self, schedule: Every) -> None:
+        task, name = Task(schedule.id, schedule.work), f"{QUEUE}-{schedule.id}"
+        action = ScheduleActionStartWorkflow(One.run, task, id=name, task_queue=QUEUE)
+        spec = ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(seconds=schedule.every_s))])
+        created = self.client.create_schedule(name, Schedule(action=action, spec=spec))
+        self.loop.run_until_complete(created)
 
     def close(self) -> None:
         self.loop.close()

@@ -38,16 +38,6 @@ STYLES = {
     Status.UNSUPPORTED: "yellow",
     Status.INTERRUPTED: "yellow",
 }
-HEADLINES = (
-    "throughput",
-    "dispatch_latency_p95",
-    "idle_pss.total",
-    "cpu_efficiency",
-    "startup",
-    "sustainable_rate",
-)
-"""The one figure of a cell that its line shows, the first of these that it has."""
-
 CALIBRATION, CALIBRATION_S = "calibration", 25.0
 AA, AA_S = "A/A", 170.0
 
@@ -331,7 +321,8 @@ def run(
             f"{asked.slots} slots, about {progress.left()} once the environments are built",
             highlight=False,
         )
-        ended = session.run(plan, target, _Shown(progress))
+        headlines = {name: scenario.headline for name, scenario in plan.scenarios.items()}
+        ended = session.run(plan, target, _Shown(progress, headlines))
     _closing(target, ended)
     if ended[Status.INTERRUPTED]:
         sys.exit(130)
@@ -369,8 +360,8 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 class _Shown(session.Watcher):
     """A session watched on the terminal."""
 
-    def __init__(self, progress: StepProgress) -> None:
-        self.progress = progress
+    def __init__(self, progress: StepProgress, headlines: Mapping[str, str]) -> None:
+        self.progress, self.headlines = progress, headlines
 
     def say(self, text: str) -> None:
         self.progress.console.print(escape(text), highlight=False, style="dim")
@@ -393,8 +384,8 @@ class _Shown(session.Watcher):
         self.progress.doing(phase)
 
     def end(self, cell: Cell, result: Result) -> None:
-        by_name = {metric.name: metric for metric in result.metrics}
-        shown = next((by_name[name] for name in HEADLINES if name in by_name), None)
+        headline = self.headlines.get(cell.scenario, "")
+        shown = next((metric for metric in result.metrics if metric.name == headline), None)
         figure = f"{shown.name} {shown.value:.4g} {shown.unit}" if shown and not result.reason else ""
         if shown and shown.note:
             figure += f" ({shown.note})"

@@ -19,7 +19,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from bench.errors import UsageError, unknown
-from bench.model import PARITY, Changed, Parity, System, Variant
+from bench.model import FAULTS, PARITY, PROMISES, Changed, Parity, Promise, Scaled, System, Variant
 
 if TYPE_CHECKING:
     from bench.scenario import Scenario
@@ -34,13 +34,17 @@ _VARIANT_NAME: Final = re.compile(
 _SCRIPT_KEYS: Final[Mapping[str, type]] = {"requires-python": str, "dependencies": list, "tool": dict}
 _SYSTEM_KEYS: Final[Mapping[str, type]] = {
     "title": str, "family": str, "homepage": str, "capabilities": list, "default": list, "variants": dict,
-    "parity": dict, "changed": dict,
+    "parity": dict, "changed": dict, "promises": dict, "scaled": dict,
 }  # fmt: skip
 _VARIANT_KEYS: Final[Mapping[str, type]] = {
     "summary": str, "services": list, "guarantee": str, "source": str, "settings": dict,
     "max_slots": int, "queue_limit": int, "settle_s": float, "start_s": float,
-    "batch": bool, "heavy": bool, "canary_ms": int, "every_s": float, "parity": dict, "changed": dict,
+    "batch": bool, "heavy": bool, "canary_ms": int, "every_s": float, "shortest_s": float,
+    "parity": dict, "changed": dict, "promises": dict, "scaled": dict,
 }  # fmt: skip
+
+_SHARED: Final = ("parity", "changed", "promises", "scaled")
+"""Tables of a system that hold for each of its variants, which may say otherwise key by key."""
 
 
 def folder_of(package: str) -> Path:
@@ -80,12 +84,12 @@ def load(path: Path) -> System:
     top = _Table(f"{path}", header)
     top.check(_SCRIPT_KEYS, required=_SCRIPT_KEYS)
     own = _Table(f"{path} [tool.schedbench]", header["tool"].get("schedbench"))
-    own.check(_SYSTEM_KEYS, required=_SYSTEM_KEYS.keys() - {"default", "parity", "changed"})
+    own.check(_SYSTEM_KEYS, required=_SYSTEM_KEYS.keys() - {"default", *_SHARED})
     own.one_of("family", FAMILIES)
     declared = own.values["variants"]
     if not declared:
         raise UsageError(f"{own.place}: declare at least one variant, [tool.schedbench.variants.NAME]")
-    shared = {key: own.values.get(key, {}) for key in ("parity", "changed")}
+    shared = {key: own.values.get(key, {}) for key in _SHARED}
     variants = {
         name: _variant(f"{path} [tool.schedbench.variants.{name}]", name, declared[name], shared)
         for name in declared
@@ -148,6 +152,8 @@ def _variant(place: str, name: str, values: object, shared: Mapping[str, Mapping
             "changed": {
                 key: Changed(*_texts(f"{place} changed", own["changed"], key, 3)) for key in own["changed"]
             },
+            "promises": {key: _promise(f"{place} promises", own["promises"], key) for key in own["promises"]},
+            "scaled": {key: _scaled(f"{place} scaled", own["scaled"], key) for key in own["scaled"]},
         },
     )
 
@@ -159,6 +165,24 @@ def _texts(place: str, table: Mapping[str, object], key: str, n: int) -> list[st
     if texts != found or len(texts) != n or not texts[-1].startswith("https://"):
         raise UsageError(f"{place}: {key} must be a list of {n} texts, the last one a link, got {found!r}")
     return texts
+
+
+def _promise(place: str, table: Mapping[str, object], key: str) -> Promise:
+    match table[key]:
+        case [str(kind), str(words), int() | float() as within_s, str(link)] if link.startswith("https://"):
+            if key not in FAULTS:
+                raise UsageError(f"{place}: {unknown('fault', key, FAULTS)}")
+            if kind not in PROMISES:
+                raise UsageError(f"{place} {key}: {unknown('promise', kind, PROMISES)}")
+            return Promise(kind, words, float(within_s), link)
+    raise UsageError(f"{place}: {key} must be [kind, words, seconds, link], got {table[key]!r}")
+
+
+def _scaled(place: str, table: Mapping[str, object], key: str) -> Scaled:
+    match table[key]:
+        case [value, str(words), str(link)] if link.startswith("https://"):
+            return Scaled(value, words, link)
+    raise UsageError(f"{place}: {key} must be [value, words, link], got {table[key]!r}")
 
 
 @dataclasses.dataclass(frozen=True)

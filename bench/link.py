@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from bench.errors import AdapterError
+from bench.errors import AdapterError, Unsupported
 
 
 class Link:
@@ -32,6 +32,7 @@ class Link:
 
         Raises:
             AdapterError: the client answered that the adapter raised, or closed the link.
+            Unsupported: the adapter raised NotImplementedError.
         """
         try:
             self.ours.sendall(json.dumps({"do": name, **details}).encode() + b"\n")
@@ -43,6 +44,8 @@ class Link:
             wait()
         result: dict[str, Any] = json.loads(answer)
         if not result.pop("ok"):
+            if why := result.get("unsupported"):
+                raise Unsupported(why)
             raise AdapterError(f"the adapter raised in `{name}`: {result['error']}")
         return result
 

@@ -39,6 +39,7 @@ class Fate(enum.StrEnum):
     DUPLICATED = "duplicated"  # ran again although the run before had neither failed nor vanished
     REFUSED = "refused"  # the library never accepted it
     UNEXPECTED = "unexpected"  # ran, but was never submitted
+    CUT_OFF = "cut_off"  # under way when the harness itself was cut off, in a cell that was then resumed
 
 
 PHASE_SHIFT: Final = 32
@@ -55,10 +56,10 @@ class Task:
     """One task, as an adapter hands it to its library.
 
     `work` is one word for the body (`noop`, `sleep:MS`, `io:MS:BYTES`, `cpu:MS`, `raise`, `raise-once`,
-    `poison`) and `payload` a string of the asked-for length; of an unserialisable task it is no string.
-    `delay_s` is the whole number of seconds after which the task is due; it is 0 except for systems that
-    cannot run a task at once. `retries` is how often the library is to run it again when it raises, at once;
-    it is 0 except for systems with the capability `retry`.
+    `sleep-once:MS`, `poison`) and `payload` a string of the asked-for length; of an unserialisable task it is
+    no string. `delay_s` is the whole number of seconds after which the task is due; it is 0 except for
+    systems that cannot run a task at once. `retries` is how often the library is to run it again when it
+    raises, at once; it is 0 except for systems with the capability `retry`.
     """
 
     id: int
@@ -94,6 +95,7 @@ class Arrival(enum.StrEnum):
     BURST = "burst"  # everything is due at once
     CONSTANT = "constant"  # evenly spaced
     POISSON = "poisson"  # exponential gaps
+    DAILY = "daily"  # a Poisson process whose rate follows a day with two peaks
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,8 @@ class Load:
     `rate_hz` is ignored for bursts. The first `warmup_n` tasks are sent and recorded like the others
     and left out of every figure. With `mix`, `(work, weight)` pairs, each body is drawn from it by `seed`;
     `special` gives single tasks, by index, another one. `UNSERIALISABLE` is a word for either. `retries` is
-    passed on where the system has retries.
+    passed on where the system has retries. A daily load that lasts for less than 24 h has a whole day in it;
+    a longer one repeats it.
     """
 
     n: int
@@ -132,6 +135,51 @@ class Fault:
     for_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class FaultKind:
+    """A kind of fault: the faults that are done, or the work that a single task of the load has instead.
+
+    `crash`: work is cut off by it, so that a guarantee decides what becomes of the tasks.
+    """
+
+    words: str
+    done: tuple[Fault, ...] = ()
+    special: str = ""
+    crash: bool = True
+
+
+_AT_S, _OUTAGE_S, _PAUSE_S, _JUMP_S = 3.0, 5.0, 10.0, 5.0
+
+FAULTS: Final[Mapping[str, FaultKind]] = {
+    "task-process": FaultKind("the process of a running task is killed", (Fault("kill", "task", _AT_S),)),
+    "worker": FaultKind("the worker is killed", (Fault("kill", "worker", _AT_S),)),
+    "worker-stop": FaultKind("the worker is restarted in good order", (Fault("stop", "worker", _AT_S),)),
+    "worker-pause": FaultKind("the worker stands still", (Fault("pause", "worker", _AT_S, _PAUSE_S),)),
+    "server": FaultKind("schedulers and servers are killed", (Fault("kill", "server", _AT_S),)),
+    "server-pause": FaultKind(
+        "schedulers and servers stand still", (Fault("pause", "server", _AT_S, _PAUSE_S),)
+    ),
+    "broker": FaultKind("the broker is restarted in good order", (Fault("stop", "broker", _AT_S),)),
+    "broker-kill": FaultKind("the broker is killed", (Fault("kill", "broker", _AT_S),)),
+    "broker-pause": FaultKind("the broker stands still", (Fault("pause", "broker", _AT_S, _PAUSE_S),)),
+    "database": FaultKind("the database is restarted in good order", (Fault("stop", "database", _AT_S),)),
+    "database-kill": FaultKind("the database is killed", (Fault("kill", "database", _AT_S),)),
+    "cut": FaultKind("connections to services are cut", (Fault("cut", "network", _AT_S, _OUTAGE_S),)),
+    "clock-ahead": FaultKind(
+        "the wall clock is an hour ahead", (Fault("ahead", "clock", _AT_S, _JUMP_S),), crash=False
+    ),
+    "clock-back": FaultKind(
+        "the wall clock is an hour back", (Fault("back", "clock", _AT_S, _JUMP_S),), crash=False
+    ),
+    "raise": FaultKind("a task raises", special="raise", crash=False),
+    "unserialisable": FaultKind("a task cannot be serialised", special=UNSERIALISABLE, crash=False),
+    "poison": FaultKind("a task kills its process whenever it runs", special="poison"),
+    "pool": FaultKind("long tasks fill every slot", crash=False),
+    "flood": FaultKind("tasks come faster than they are run", crash=False),
+}
+"""What goes wrong in the cells of the scenario `faults`, by the value of its parameter `fault`."""
+
+
 class Workers(enum.StrEnum):
     """Whether tasks can be executed while a phase runs."""
 
@@ -147,10 +195,12 @@ class Phase:
     has been accepted) or `hold` (after `hold_s` seconds). `memory` switches on the costlier memory
     sampling every `sample_s` seconds; the edges of every phase are always sampled for CPU.
     `ready` asks for canaries after workers have come up; without them the phase's own tasks are the
-    first to run. With `every_s` above 0 the system is told at its begin to run `noop` tasks of its own
-    accord, one every so many seconds; with `wall_clock`, they are due when the wall clock shows a multiple.
-    `faults` are done to it while it runs. From the first such phase of a cell on, the harness supervises:
-    what exits is started again, and a task that the library refuses is counted and not an error.
+    first to run. With `every_s` above 0 the system is told at its begin to run `every_work` of its own
+    accord, once every so many seconds; with `wall_clock`, it is due when the wall clock shows a multiple.
+    Of what keeps that schedule there are `replicas`, each told the same.
+    From the first `supervised` phase of a cell on, what exits is started again, and a task that the library
+    refuses, or that does not end `patience_s` after the last sign of life, is counted and no error. `faults`
+    are done to the system while such a phase runs. `look_s` is how often the harness looks at it.
     """
 
     name: str
@@ -163,8 +213,13 @@ class Phase:
     sample_s: float = 0.25
     ready: bool = True
     every_s: float = 0.0
+    every_work: str = "noop"
     wall_clock: bool = False
+    replicas: int = 1
+    supervised: bool = False
     faults: tuple[Fault, ...] = ()
+    patience_s: float = 0.0
+    look_s: float = 0.02
 
 
 # --- systems, cells, metrics ------------------------------------------------------------------------
@@ -204,6 +259,37 @@ class Parity:
     link: str
 
 
+@dataclass(frozen=True)
+class Promise:
+    """What the vendor says becomes of the tasks that a fault strikes, and the page that says so.
+
+    `kind` is one of `PROMISES`; `within_s` is how long it may take by the constants in force, 0 for at once.
+    """
+
+    kind: str
+    words: str
+    within_s: float
+    link: str
+
+
+PROMISES: Final[Mapping[str, str]] = {
+    "redelivered": "each runs again",
+    "lost": "some may never run, none runs twice",
+    "failed": "each is marked failed, none runs again",
+    "refused": "the submit call says so",
+    "kept": "nothing happens to them",
+}
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A constant of the library, made shorter where a drain would have to outlast it: value and words."""
+
+    value: Any
+    words: str
+    link: str
+
+
 PARITY: Final[Mapping[str, str]] = {
     "slots": "what a slot is",
     "runs_in": "what a task runs in",
@@ -222,8 +308,10 @@ class Variant:
 
     `batch`: many tasks go into one run (the adapter is a `Batch`). `heavy`: it takes long to set up, or
     reaches a few tasks a second. The bodies of canaries sleep `canary_ms`, long enough for as many to
-    overlap as there are slots; with more than two slots, longer. With `every_s` above 0, the
-    periods of its schedules are multiples of that, counted by the wall clock.
+    overlap as there are slots; with more than two slots, longer. With `every_s` above 0, the periods of its
+    schedules are multiples of that, counted by the wall clock; they are asked for none shorter than
+    `shortest_s`. `promises` are by fault, a key of `FAULTS`; `scaled` are settings that take the place of
+    others where faults are done.
     """
 
     name: str
@@ -240,8 +328,11 @@ class Variant:
     heavy: bool = False
     canary_ms: int = 20
     every_s: float = 0.0
+    shortest_s: float = 0.0
     parity: Mapping[str, Parity] = field(default_factory=dict)
     changed: Mapping[str, Changed] = field(default_factory=dict)
+    promises: Mapping[str, Promise] = field(default_factory=dict)
+    scaled: Mapping[str, Scaled] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

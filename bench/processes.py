@@ -13,7 +13,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,14 +28,18 @@ from bench.model import Role
 LOG_LINES = 5
 LOG_CHARACTERS = 500
 
+MANY = 1000
+"""Roles of so many processes that are gone are kept, before they are forgotten."""
+
 
 @dataclass
 class Child:
-    """A process that we started ourselves."""
+    """A process that we started ourselves; `start` starts its command once more."""
 
     role: str
     popen: subprocess.Popen[bytes]
     log: Path
+    start: Callable[[], subprocess.Popen[bytes]]
     stopping: bool = False
 
     def last_lines(self) -> str:
@@ -118,22 +122,30 @@ class Group:
         command = list(argv)
         if self.folder is not None and self.home.hierarchy is not None:
             command = self._group(role).enter_command(command)
-        with log.open("ab") as output:
-            popen = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**env, MARKER: self.home.name},
-                cwd=cwd,
-                pass_fds=pass_fds,
-                start_new_session=True,
-            )
-        self.home.note("pids", f"{popen.pid} {started(popen.pid)}")
-        child = Child(role, popen, log)
+
+        def start() -> subprocess.Popen[bytes]:
+            with log.open("ab") as output:
+                popen = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env={**env, MARKER: self.home.name},
+                    cwd=cwd,
+                    pass_fds=pass_fds,
+                    start_new_session=True,
+                )
+            self.home.note("pids", f"{popen.pid} {started(popen.pid)}")
+            self._roles[popen.pid] = role
+            return popen
+
+        child = Child(role, start(), log, start)
         self.children.append(child)
-        self._roles[popen.pid] = role
         return child
+
+    def restart(self, child: Child) -> None:
+        """Start the command of a process that has exited once more."""
+        child.popen = child.start()
 
     def _group(self, role: str) -> cgroups.Group:
         if role not in self.groups:
@@ -169,7 +181,29 @@ class Group:
             for pid in _tree(orphan):
                 found[pid] = self._roles.get(pid) or self._roles.get(orphan) or Role.WORKER
         self._roles.update(found)
+        if len(self._roles) > 2 * len(found) + MANY:  # a day's tasks may each have had a process
+            roots = {child.popen.pid for child in self.children}
+            kept = {pid: role for pid, role in self._roles.items() if pid in roots or psutil.pid_exists(pid)}
+            self._roles = kept
         return found
+
+    def below(self, child: Child) -> list[int]:
+        """A live child and all its live descendants."""
+        return _tree(child.popen.pid)
+
+    def remains(self, role: str) -> list[int]:
+        """Live processes of a role that are not below a live child: what is left of one that has exited."""
+        live = [child for child in self.children if child.role == role and not child.ended()]
+        below = {pid for child in live for pid in _tree(child.popen.pid)}
+        return [pid for pid, its in self._own().items() if its == role and pid not in below]
+
+    def above(self, pid: int) -> Child | None:
+        """The child that a process is or descends from; one of its role, where its parents are gone."""
+        role = self._own().get(pid)
+        for child in self.children:
+            if child.role == role and pid in _tree(child.popen.pid):
+                return child
+        return next((child for child in self.children if child.role == role), None)
 
     def _orphans(self) -> list[int]:
         """Processes of this cell whose parent has gone, so that they were handed to us as the subreaper."""
@@ -203,11 +237,11 @@ class Group:
                 self._seen_ns[pid] = round(sum(times[:4]) * 1e9)
         used = dict(self._reaped_ns)
         roots = {child.popen.pid for child in self.children}
+        # A dead process below a live parent is in its parent's own count already.
+        self._seen_ns = {pid: ns for pid, ns in self._seen_ns.items() if pid in members or pid in roots}
         for pid, seen_ns in self._seen_ns.items():
-            # A dead process below a live parent is in its parent's own count already.
-            if pid in members or pid in roots:
-                role = self._roles[pid]
-                used[role] = used.get(role, 0) + seen_ns
+            role = self._roles[pid]
+            used[role] = used.get(role, 0) + seen_ns
         return used
 
     def check(self) -> None:
@@ -216,7 +250,14 @@ class Group:
         Raises:
             ProcessDied: with its role, exit status and last log lines.
         """
-        for one in self.everything:
+        self._check(self.everything)
+
+    def check_others(self) -> None:
+        """As `check`, of what is no process of ours."""
+        self._check(self.others)
+
+    def _check(self, members: Sequence[Child | Member]) -> None:
+        for one in members:
             if not one.stopping and one.ended():
                 raise ProcessDied(one.epitaph(one.role))
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from bench import ledger, openloop, stats
+from bench.agent.pacer import offsets_ns, works
 from bench.agent.work import body_s
 from bench.errors import CellError, Unsupported
 from bench.model import (
@@ -24,6 +25,7 @@ from bench.model import (
     SCHEDULE,
     Arrival,
     Fate,
+    Fault,
     Kind,
     Load,
     Metric,
@@ -35,9 +37,10 @@ from bench.model import (
 )
 
 __all__ = [
-    "AHEAD_S", "BATCHES", "REST_S", "Arrival", "CellError", "Grid", "History", "Load", "Metric", "Parameter",
-    "Phase", "Phases", "Scenario", "Seen", "System", "Unsupported", "Variant", "Workers", "body_s", "bursts",
-    "capacity_hz", "first_tasks", "idling", "ledger", "quantiles", "rate_hz", "stats", "steady_hz",
+    "AHEAD_S", "BATCHES", "REST_S", "Arrival", "CellError", "Fate", "Fault", "Grid", "History", "Load",
+    "Metric", "Parameter", "Phase", "Phases", "Scenario", "Seen", "System", "Unsupported", "Variant",
+    "Workers", "body_s", "bursts", "capacity_hz", "first_tasks", "idling", "ledger", "no_schedule",
+    "offsets_ns", "quantiles", "rate_hz", "stats", "steady_hz", "works",
 ]  # fmt: skip
 
 BATCHES = "its tasks are handed over in batches: see the variant that takes them one by one"
@@ -52,12 +55,16 @@ Phases = Generator[Phase, Seen, Any]
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a scenario: its default (which also gives its type), help, and what it may be."""
+    """A parameter of a scenario: its default (which also gives its type), help, and what it may be.
+
+    `check` raises a ValueError that says what is wrong with a value.
+    """
 
     default: Any
     help: str
     choices: tuple[Any, ...] = ()
     above_zero: bool = False
+    check: Callable[[Any], object] = bool
 
 
 @dataclass(frozen=True)
@@ -86,10 +93,12 @@ class History:
     """Everything recorded about one cell.
 
     `tasks` is `ledger.per_task`'s frame, `resources` the sampler's (one row per role and sample),
-    `phases` the phases by number, `spawned_ns` when the processes that run tasks were last spawned in
-    each phase. Times are CLOCK_MONOTONIC ns. `scheduled` holds the events of schedules; `claims` what the
-    library itself says of tasks by id (True for success), None where it was not asked. `set_up_s` is what
-    setting up took, by step, in s; `slots` how many tasks may run at once.
+    `phases` the phases by number, with their loads as they were sent, `spawned_ns` when the processes that
+    run tasks were last spawned in each phase. Times are CLOCK_MONOTONIC ns. `scheduled` holds the events of
+    schedules; `claims` what the library itself says of tasks by id (True for success), None where it was not
+    asked. `set_up_s` is what setting up took, by step, in s. `faults` are those that were done
+    (`bench.faults.Strike.record`), `restarts` what was started again (`bench.supervisor`). `segment` is the
+    number of the last segment of a cell that was resumed, `slots` how many tasks may run at once.
     """
 
     tasks: pd.DataFrame
@@ -101,6 +110,9 @@ class History:
     scheduled: ledger.Records | None = None
     claims: Mapping[int, bool] | None = None
     set_up_s: Mapping[str, float] = field(default_factory=dict)
+    faults: Sequence[Mapping[str, Any]] = ()
+    restarts: Sequence[Mapping[str, Any]] = ()
+    segment: int = 0
     slots: int = 1
 
     def number(self, name: str) -> int:
@@ -130,20 +142,34 @@ class History:
         by_role = end.set_index("role")["cpu_ns"]
         return begin.set_index("role")["cpu_ns"].reindex(by_role.index, fill_value=0), by_role, seconds
 
+    def edge_ns(self, name: str, edge: str) -> int:
+        """When a phase began (`edge` is `begin`) or ended (`end`)."""
+        samples = self.samples(name)
+        return int(samples["t_ns"][samples["edge"] == edge].iloc[0])
+
     def ticks(self, name: str) -> pd.DataFrame:
         """The ticks of the schedule of a phase that were due at least one interval before its end.
+
+        What ran after the phase, as its schedule goes on, is not in them.
 
         Raises:
             CellError: it is not known when they were due, because none ever came or their clocks differ.
         """
-        own = self._schedule(name)
+        own, end_ns = self._schedule(name), self.edge_ns(name, "end")
+        own = own[own["t_ns"] < end_ns]
         every_ns = round(self.phases[self.number(name)].every_s * 1e9)
-        samples = self.samples(name)
-        end_ns = int(samples["t_ns"][samples["edge"] == "end"].iloc[0])
         try:
             return ledger.ticks(own, every_ns, end_ns - every_ns)
         except ValueError as error:
             raise CellError(str(error)) from error
+
+    def runs(self, name: str) -> pd.DataFrame:
+        """Every run of the schedule of a phase, in that phase and in later ones: see `ledger.runs`."""
+        return ledger.runs(self._schedule(name))
+
+    def at_once(self, name: str) -> int:
+        """The most runs of the schedule of a phase that there were at the same moment."""
+        return ledger.at_once(self._schedule(name))
 
     def told(self, name: str) -> bool:
         """Whether it is known when the schedule of a phase was due first; its own process does not say."""
@@ -155,11 +181,18 @@ class History:
         own: ledger.Records = records[records["task"] == SCHEDULE | self.number(name) << PHASE_SHIFT]
         return own
 
+    def fate(self, tasks: pd.DataFrame, deadline_s: float) -> pd.Series[str]:
+        """The fate of each of these tasks; a `Fate` by its value."""
+        retries = max((phase.load.retries for phase in self.phases.values() if phase.load), default=0)
+        return ledger.fates(tasks, deadline_s, segment=self.segment, retries=retries)
+
     def fates(self, deadline_s: float) -> Iterator[Metric]:
         """How many tasks met each fate, warm-up included and canaries left out; late after `deadline_s`."""
         frame = self.tasks[self.tasks["phase"] > 0]
-        counts = ledger.fates(frame, deadline_s).value_counts()
+        counts = self.fate(frame, deadline_s).value_counts()
         for fate in Fate:
+            if fate is Fate.CUT_OFF and not self.segment:
+                continue
             yield Metric(f"tasks_{fate}", "count", float(counts.get(fate, 0)), n=len(frame))
         negative = ledger.negative(frame)
         yield Metric("negative_latencies", "count", float(negative), n=len(frame))
@@ -198,6 +231,24 @@ above all: Airflow runs the first six at four times the rate that it keeps up.""
 
 REST_S, LEAST_IDLE_S = 5.0, 3.0
 """Processes that ran tasks of a heavy variant are gone after so long, and it is idle for at least so long."""
+
+
+HOUR_S = 3600.0
+"""Periods by the wall clock begin anew with every hour."""
+
+
+def no_schedule(system: System, variant: Variant, every_s: float) -> str:
+    """Why a variant cannot be asked to run something every so often, or an empty string."""
+    if "periodic" not in system.capabilities:
+        return "it has no schedules"
+    if variant.every_s and (every_s % variant.every_s or HOUR_S % every_s):
+        return (
+            f"its schedules are of multiples of {variant.every_s:g} s that divide an hour: "
+            f"--set every_s={variant.every_s:g}"
+        )
+    if every_s < variant.shortest_s:
+        return f"what its schedules start takes seconds: --set every_s={variant.shortest_s:g}, or more"
+    return ""
 
 
 def first_tasks(variant: Variant, rounds: int = FIRST_ROUNDS) -> int:
@@ -273,8 +324,14 @@ class Scenario(ABC):
     profiles: ClassVar[Mapping[str, Sequence[Grid]]]
     unasked: ClassVar[frozenset[str]] = frozenset({"quick", "standard", "full"})
     """The profiles that include it; in the others it runs only when it is named."""
+    headline: ClassVar[str] = ""
+    """The metric that the line of a cell shows."""
+    again: ClassVar[bool] = True
+    """Whether a cell that a disturbed machine spoilt is run again: its figures are times, not counts."""
     sends: ClassVar[bool] = True
     """Whether it hands tasks over; else the system is asked to run something of its own accord."""
+    resumable: ClassVar[bool] = False
+    """Whether a cell that was cut off goes on where it stood. It then has one phase, with a load."""
     deadline_s: ClassVar[float] = math.inf
     """A task that starts later than this after its due time counts as `late`. In a drain nothing is late."""
 
@@ -290,6 +347,21 @@ class Scenario(ABC):
     def io(self, params: Mapping[str, Any]) -> bool:
         """Whether tasks talk to the io server."""
         return str(params.get("work", "")).startswith("io")
+
+    def relay(self, params: Mapping[str, Any]) -> bool:
+        """Whether connections to services must be such that they can be cut."""
+        del params
+        return False
+
+    def scaled(self, params: Mapping[str, Any]) -> bool:
+        """Whether the constants that a variant's header can make shorter are made so."""
+        del params
+        return False
+
+    def clock(self, params: Mapping[str, Any]) -> bool:
+        """Whether the wall clock of the system's processes must be such that it can be set."""
+        del params
+        return False
 
     def slots(self, params: Mapping[str, Any], of_run: int) -> int:
         """How many tasks may run at once in a cell: what the parameter `slots` says, where there is one."""
@@ -307,6 +379,11 @@ class Scenario(ABC):
     def unsupported(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:
         """What this scenario in particular has against a variant, or an empty string."""
         del system, variant, params
+        return ""
+
+    def remark(self, params: Mapping[str, Any]) -> str:
+        """What every figure of a cell must say of its condition, or an empty string."""
+        del params
         return ""
 
     @abstractmethod

@@ -9,38 +9,49 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import re
 import select
 import shutil
+import signal
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from bench import ledger, pagecache, services
+from bench import ledger, pagecache, services, wallclock
 from bench.agent.contract import CONTEXT_VARIABLE, Context
 from bench.agent.probe import DOMAIN_VARIABLE
 from bench.agent.work import IO_VARIABLE, LEDGER_VARIABLE
 from bench.environments import Environment, bundle
 from bench.errors import AdapterError, CellError, CellTimeout, ProcessDied, Unsupported
+from bench.faults import Striker
 from bench.harness import Home, deferred_signals
 from bench.link import Link
-from bench.model import CANARY_PHASE, PHASE_SHIFT, SCHEDULE, Load, Role, System, Variant
+from bench.model import CANARY_PHASE, PHASE_SHIFT, SCHEDULE, Fault, Load, Phase, Role, System, Variant
 from bench.processes import Child, Group
 from bench.readiness import answers
 from bench.sampler import Sampler
 from bench.services import Provision, ServiceSpec, embedded
+from bench.supervisor import RESTART_S, Supervisor, send
 from bench.tail import Tail
 
 PORTS = 4
 """Free ports for the servers of a system's own."""
 
 LOOK_S = 0.02
+SOON_NS = 200_000_000
+"""From the order to play a load to its begin, where its times must be known outside the client."""
+
+MINUTE_S = 60.0
 READY_S = 60.0
 STOP_GRACE_S = 10.0
+KEEPERS = (Role.SCHEDULER, Role.DAEMON)
+"""Roles of processes that keep schedules, and of which there may be several."""
+
 CANARY_WAVES = 5
 CANARIES, HEAVY_CANARIES = 4, 1
 """For each slot, in the first wave; twice as many in each one after, because a worker that prefetches takes
@@ -52,12 +63,17 @@ while one sleeps: they sleep longer in proportion, and twice as long in each wav
 Progress = Callable[[str], None]
 
 
+class ClientLost(CellError):
+    """The client was killed while it carried out an order, and is to be started again."""
+
+
 class Stack:
     """All processes of one cell, and the one loop that watches them.
 
     `spawned_ns` is when the processes that run tasks were last spawned, `up_ns` when they had been.
     `seconds` is what setting up took by step: `services`, `migration`, `servers`. `details` collects what
-    the cell's record should say of the stack.
+    the cell's record should say of the stack. It is looked at every `look_s`, and `minutely` is called about
+    once a minute. `segment` is the clock domain of a cell that goes on.
     """
 
     def __init__(
@@ -70,6 +86,7 @@ class Stack:
         slots: int,
         progress: Progress,
         provision: Provision,
+        segment: int = 0,
     ) -> None:
         self.system, self.variant, self.environment = system, variant, environment
         self.provision = provision
@@ -82,7 +99,7 @@ class Stack:
         for made in (self.logs, self.ledger, self.work, self.work / "home"):
             made.mkdir(parents=True, exist_ok=True)
         self.group = Group(home, str(time.monotonic_ns()))
-        self.sampler = Sampler(self.group)
+        self.sampler = Sampler(self.group, self.ledger, segment)
         self.tail = Tail(self.ledger)
         self.seconds: dict[str, float] = {}
         self.details: dict[str, Any] = {
@@ -91,25 +108,45 @@ class Stack:
             "set_up_s": self.seconds,
         }
         self.spawned_ns = self.up_ns = 0
+        self.look_s = LOOK_S
+        self.minutely: Callable[[], None] | None = None
+        self._minute_s = 0.0
+        self._segment = segment
         self._link = Link()
+        self._replicas: list[Link] = []
         self._ordered = False
         self._environ: dict[str, str] = {}
         self._ports = embedded.free_ports(PORTS)
-        self._numbers = itertools.count()  # of log files: none goes on where another ended
+        # Of log files: none goes on where another ended, also not one of an earlier segment.
+        self._numbers = itertools.count(sum(1 for _ in self.logs.iterdir()))
         self._services: list[ServiceSpec] = []
         self._engine_ns: int | None = None
         self._servers: list[Child] = []
         self._declared: list[dict[str, Any]] = []
+        self._keepers: list[tuple[dict[str, Any], Path]] = []
         self._client: Child | None = None
         self._workers: list[Child] = []
         self._up = self._in_process = False
         self._canaries_sent = 0
         self._claims = False
+        self._relays: list[Child] = []
+        self._clock: Path | None = None
+        self._supervisor: Supervisor | None = None
+        self._striker: Striker | None = None
 
     # -- its life
 
-    def open(self, *, io: bool, cold: bool) -> None:
-        """Start the services and the client, and connect; nothing runs tasks yet."""
+    def open(self, *, io: bool, cold: bool, relay: bool = False, clock: bool = False) -> None:
+        """Start the services and the client, and connect; nothing runs tasks yet.
+
+        With `relay`, all connections to services can be cut; with `clock`, the wall clock that all of it sees
+        can be set.
+
+        Raises:
+            Unsupported: there is nothing to cut, or no way to set a clock.
+        """
+        if relay and not self.variant.services:
+            raise Unsupported("it has no connection to a service")
         python_path = bundle(self.system, self.work / "bundle")
         if cold:
             self._evict()
@@ -121,12 +158,17 @@ class Stack:
             "PYTHONPATH": str(python_path),
             "PYTHONUNBUFFERED": "1",
             LEDGER_VARIABLE: str(self.ledger),
-            DOMAIN_VARIABLE: "0",
+            DOMAIN_VARIABLE: str(self._segment),
         }
         if io:
             self._start_io_server()
         began_s = time.monotonic()
         addresses = {name: self._start_service(name) for name in self.variant.services}
+        if clock:  # of the system's processes: servers such as Redis do not start with another clock
+            self._clock = self.work / "clock"
+            self._environ |= wallclock.environment(self._clock)
+        if relay:
+            addresses = {name: self._relayed(address) for name, address in addresses.items()}
         if addresses:
             self.seconds["services"] = time.monotonic() - began_s
         context = Context(
@@ -140,15 +182,7 @@ class Stack:
         )
         self._environ[CONTEXT_VARIABLE] = context.to_json()
         client_spawned_ns = time.monotonic_ns()
-        self._client = self._spawn(
-            Role.CLIENT,
-            [
-                str(self.environment.python),
-                *("-m", "bench.agent.client", f"adapters.{self.system.name}", str(self._link.descriptor)),
-            ],
-            pass_fds=[self._link.descriptor],
-        )
-        self._link.spawned()
+        self._client = self._spawn_client(self._link)
         before = self.order("declare", READY_S)
         self._migrate(before["migrations"])
         servers_spawned_ns = time.monotonic_ns()
@@ -160,6 +194,13 @@ class Stack:
         self.details["in_process"] = self._in_process and not self._servers
         if self._in_process and not self._declared:
             self.spawned_ns = servers_spawned_ns if self._servers else client_spawned_ns
+
+    def _spawn_client(self, link: Link) -> Child:
+        module = f"adapters.{self.system.name}"
+        argv = [str(self.environment.python), "-m", "bench.agent.client", module, str(link.descriptor)]
+        child = self._spawn(Role.CLIENT, argv, pass_fds=[link.descriptor])
+        link.spawned()
+        return child
 
     def bring(self, *, up: bool, ready: bool, cold: bool) -> None:
         """Let tasks be executed, or not; with `ready`, as many at once as there are slots.
@@ -178,6 +219,86 @@ class Stack:
             self._workers_down()
         self._up = up
 
+    # -- while faults are done to it
+
+    def supervise(self) -> None:
+        """From now on, start again what exits, and take what the library refuses as it comes."""
+        if self._supervisor is None:
+            self._supervisor = Supervisor(self.group, self._client)
+            self._striker = Striker(self.group, self.ledger, self._relays, self._clock)
+            self.details["restarts"] = self._supervisor.restarts
+
+    def strike(self, faults: Sequence[Fault]) -> None:
+        """Do these faults from now on, each at its time."""
+        assert self._striker is not None
+        self._striker.begin(faults)
+
+    @property
+    def striking(self) -> bool:
+        """Whether a fault has yet to be done or healed."""
+        return self._striker is not None and not self._striker.over
+
+    def _look_after(self) -> None:
+        """Do the faults that are due, and start again what has exited.
+
+        Raises:
+            ClientLost: the client has exited, in the middle of an order.
+            ProcessDied: the client has exited, and it is not what runs tasks.
+        """
+        assert self._supervisor is not None
+        assert self._striker is not None
+        self._striker.look()
+        self._supervisor.look()
+        self.group.check_others()
+        if self._client is None or self._client.stopping or not self._client.ended():
+            return
+        if not self._in_process or self._servers:
+            raise ProcessDied(self._client.epitaph("client"))
+        if self._ordered:
+            raise ClientLost(self._client.epitaph("client"))
+        self.revive()
+
+    def revive(self) -> None:
+        """Start the client again, which is what runs tasks, as a supervisor would."""
+        assert self._client is not None
+        assert self._supervisor is not None
+        lost, ended_ns = self._client, time.monotonic_ns()
+        lost.stopping = True
+        self._link.close()
+        self._link = Link()
+        again_s = time.monotonic() + RESTART_S
+        self.until(lambda: time.monotonic() >= again_s, 2 * RESTART_S, "waiting to start the client again")
+        send(self.group.remains(Role.CLIENT), signal.SIGKILL)
+        self.group.children.remove(lost)
+        self._client = self._spawn_client(self._link)
+        self._supervisor.leave = self._client
+        self.order("open", self._patience_s)
+        if self._up:
+            self.order("start", READY_S)
+        status, again_ns = lost.popen.returncode, time.monotonic_ns()
+        self._supervisor.restarts.append(
+            {"role": Role.CLIENT, "status": status, "ended_ns": ended_ns, "again_ns": again_ns}
+        )
+
+    def _relayed(self, address: Mapping[str, Any]) -> dict[str, Any]:
+        """The address of a service, by way of a relay of its own."""
+        (port,), target = embedded.free_ports(1), str(address["port"])
+        root = Path(__file__).resolve().parent.parent
+        relay = self.group.spawn(
+            Role.HARNESS,
+            [sys.executable, "-m", "bench.relay", str(port), target],
+            env={**os.environ, "PYTHONPATH": str(root)},
+            cwd=root,
+            log=self.logs / f"relay-{next(self._numbers)}.log",
+        )
+        self._relays.append(relay)
+        self._until_ready(relay, f"tcp://127.0.0.1:{port}")
+        there = re.compile(rf":{target}(?!\d)")
+        changed = {key: there.sub(f":{port}", str(value)) for key, value in address.items() if key != "port"}
+        return {**changed, "port": port}
+
+    # -- the end
+
     def close(self) -> None:
         """Have the client disconnect and exit; what was measured is good even if that fails."""
         if self._client is not None:
@@ -190,12 +311,16 @@ class Stack:
     def tear_down(self) -> None:
         """End everything. A Ctrl-C in here is put off until it is done."""
         with deferred_signals():
+            if self._striker:
+                self._striker.heal()
+                self.details["faults"] = [strike.record() for strike in self._striker.strikes]
             used_ns = self.group.kill()
             if left := self.group.remove_others() + self._drop():
                 self.details["left_behind"] = left
             if used_ns is not None:
                 self.details["cpu_ns"] = used_ns + self._engine_used_ns()
-            self._link.close()
+            for link in (self._link, *self._replicas):
+                link.close()
             self._strike_out()
             shutil.rmtree(self.work, ignore_errors=True)
 
@@ -252,13 +377,21 @@ class Stack:
         """One turn: processes alive, new events, a sample if due.
 
         Raises:
-            ProcessDied: one of the processes has exited.
+            ProcessDied: one of the processes has exited, and nobody starts it again.
+            ClientLost: see `supervise`.
         """
-        self.group.check()
+        if self._supervisor:
+            self._look_after()
+        else:
+            self.group.check()
         self.tail.poll()
         self.sampler.tick()
         self.progress("")
-        select.select([self._link.ours] if self._ordered else [], [], [], LOOK_S)
+        if self.minutely is not None and time.monotonic() > self._minute_s:
+            self._minute_s = time.monotonic() + MINUTE_S
+            self.minutely()
+        links = (self._link, *self._replicas) if self._ordered else ()
+        select.select([link.ours for link in links], [], [], self.look_s)
 
     def until(self, done: Callable[[], bool], limit_s: float, doing: str) -> None:
         """Look until `done()`.
@@ -272,12 +405,13 @@ class Stack:
                 raise CellTimeout(f"{doing}: nothing after {limit_s:g} s" + self.log_tails())
             self.look()
 
-    def order(self, name: str, limit_s: float, **details: Any) -> dict[str, Any]:
-        """Give the client an order, and look until it answers.
+    def order(self, name: str, limit_s: float, *, to: Link | None = None, **details: Any) -> dict[str, Any]:
+        """Give the client an order, or a replica of it, and look until it answers.
 
         Raises:
             AdapterError: the adapter raised.
             CellTimeout: there is no answer after `limit_s`.
+            Unsupported: the adapter says that the library cannot do this.
         """
         deadline_s = time.monotonic() + limit_s
 
@@ -288,30 +422,103 @@ class Stack:
 
         self._ordered = True
         try:
-            return self._link.order(name, wait, **details)
+            return (to or self._link).order(name, wait, **details)
         finally:
             self._ordered = False
 
-    def play(self, phase: int, load: Load, limit_s: float, *, skip: int = 0) -> dict[str, Any]:
-        """Have the client send a load, without its first `skip` tasks.
+    def asked(self, load: Load) -> Load:
+        """A load as this system can be asked for it: without retries where it has none."""
+        return load if "retry" in self.system.capabilities else replace(load, retries=0)
+
+    def play(
+        self,
+        phase: int,
+        load: Load,
+        limit_s: float,
+        *,
+        skip: int = 0,
+        since_ns: int = 0,
+    ) -> dict[str, Any]:
+        """Have the client send a load, without its first `skip` tasks and those due before `since_ns` of it.
+
+        A supervised client that is lost goes on where it was: what has become due meanwhile is sent at once.
 
         Raises:
-            CellError: the library did not accept every task.
+            CellError: the library did not accept every task, and nobody supervises.
         """
-        if "retry" not in self.system.capabilities:
-            load = replace(load, retries=0)
-        answer = self.order("play", limit_s, phase=phase, load=asdict(load), ahead=self.ahead, skip=skip)
-        if answer["refused"]:
+        begin_ns = time.monotonic_ns() + SOON_NS if self._supervisor else 0
+        before = 0
+        while True:
+            try:
+                answer = self.order(
+                    "play",
+                    limit_s,
+                    phase=phase,
+                    load=asdict(load),
+                    ahead=self.ahead,
+                    skip=skip,
+                    since_ns=since_ns,
+                    begin_ns=begin_ns,
+                )
+            except ClientLost:
+                self.revive()
+                self.tail.poll()
+                before = self.tail.submitted(phase)
+                skip = max(skip, ledger.next_index(ledger.read(self.ledger).records, phase))
+                continue
+            break
+        answer["sent"] += before
+        if answer["refused"] and self._supervisor is None:
             raise CellError(
                 f"submit raised for {answer['refused']} of {answer['sent']} tasks: {answer['error']}"
             )
         return answer
 
-    def register(self, phase: int, every_s: float, *, wall_clock: bool) -> None:
-        """Have the system run a body every so often, as the schedule of a phase."""
-        schedule = SCHEDULE | phase << PHASE_SHIFT
-        answer = self.order("register", READY_S, id=schedule, every_s=every_s, wall_clock=wall_clock)
-        self._workers += [self._spawn_declared(process) for process in self._checked(answer["processes"])]
+    # -- schedules
+
+    def register(self, number: int, phase: Phase) -> None:
+        """Have the system run a body every so often, as the schedule of a phase.
+
+        What keeps the schedule is there as often as the phase has `replicas`, as if it had been deployed on
+        so many machines: the clients of a system that runs in them, the processes that keep its schedules,
+        or its scheduler.
+
+        Raises:
+            Unsupported: a server keeps the schedule, and replicas were asked for.
+        """
+        more = phase.replicas - 1
+        alone = self._in_process and not self._servers
+        self._replicas += [self._start_replica() for _ in range(more if alone else 0)]
+        schedule = {
+            "id": SCHEDULE | number << PHASE_SHIFT,
+            "every_s": phase.every_s,
+            "work": phase.every_work,
+        }
+        # One right after the other, so that all are due at nearly the same moment.
+        for link in (self._link, *self._replicas):
+            answer = self.order("register", READY_S, to=link, wall_clock=phase.wall_clock, **schedule)
+        keepers = [(keeper, self.work / "home") for keeper in self._checked(answer["processes"])]
+        twins = [keeper for keeper, _ in keepers]
+        twins = twins or [process for process in self._declared if process["role"] in KEEPERS]
+        if more and not alone:
+            if not twins:
+                raise Unsupported("its schedules are kept by a server: there are no replicas of that here")
+            machines = [self.work / f"replica-{number}" for number in range(1, phase.replicas)]
+            keepers += itertools.product(twins, machines)
+        self._keepers += keepers
+        self._workers += [self._spawn_keeper(*keeper) for keeper in keepers]
+
+    def _start_replica(self) -> Link:
+        """Another client, which runs tasks as the first one does."""
+        link = Link()
+        self._spawn_client(link)
+        self.order("open", self._patience_s, to=link)
+        self.order("start", READY_S, to=link)
+        return link
+
+    def _spawn_keeper(self, process: Mapping[str, Any], cwd: Path) -> Child:
+        cwd.mkdir(exist_ok=True)  # a replica has files of its own
+        return self._spawn(process["role"], process["argv"], extra=process["env"], cwd=cwd)
 
     def claims(self) -> dict[int, bool] | None:
         """What the library says of every task that was sent, or None where it keeps no such record."""
@@ -390,6 +597,7 @@ class Stack:
         self._workers = [self._spawn_declared(process) for process in self._declared]
         for child, process in zip(self._workers, self._declared, strict=True):
             self._until_ready(child, process["ready"])
+        self._workers += [self._spawn_keeper(*keeper) for keeper in self._keepers]
         if self._in_process:
             self.order("start", READY_S)
         self.up_ns = time.monotonic_ns()
@@ -448,13 +656,14 @@ class Stack:
         extra: Mapping[str, str] | None = None,
         pass_fds: list[int] | None = None,
         log: Path | None = None,
+        cwd: Path | None = None,
     ) -> Child:
         try:
             return self.group.spawn(
                 role,
                 argv,
                 env={**self._environ, **(extra or {})},
-                cwd=self.work / "home",
+                cwd=cwd or self.work / "home",
                 log=log or self.logs / f"{role}-{next(self._numbers)}.log",
                 pass_fds=pass_fds or (),
             )

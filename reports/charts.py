@@ -8,7 +8,17 @@ from pathlib import Path
 import matplotlib as mpl
 
 from bench.store import Run, on_disk
-from reports import curves, footprint, kneecharts, knees, loadcurves, look, rowcharts, slotcharts
+from reports import (
+    curves,
+    footprint,
+    kneecharts,
+    knees,
+    loadcurves,
+    look,
+    rowcharts,
+    slotcharts,
+    soakcurves,
+)
 from reports.lines import Section
 from reports.look import Chart
 from reports.measured import measured
@@ -36,6 +46,8 @@ def charts(run: Run, sections: Sequence[Section], folder: Path) -> list[Chart]:
             rowcharts.startup(rows, colours, folder),
             loadcurves.against_load(rows, colours, folder),
             loadcurves.distributions(run, rows, colours, folder),
+            soakcurves.latency(rows, colours, folder),
+            soakcurves.memory(rows, folder),
             kneecharts.knees(concurrent, colours, folder),
             kneecharts.latencies(rows, concurrent, colours, folder),
             slotcharts.time_by_slots(rows, colours, folder),

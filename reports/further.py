@@ -6,8 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from bench.model import Role
 from bench.store import Run
-from reports import accounts, calibration, footprint, knees, marks, parity, published
+from reports import (
+    accounts,
+    calibration,
+    faults,
+    footprint,
+    knees,
+    marks,
+    parity,
+    published,
+    schedules,
+    soaks,
+)
 from reports.lines import condition
 from reports.measured import Measured, measured
 from reports.published import Figure, Verdict
@@ -22,6 +34,8 @@ from reports.tables import (
     interval_text,
     number,
 )
+
+ROLES: Final = tuple(role.value for role in Role if role is not Role.HARNESS)
 
 
 @dataclass(frozen=True)
@@ -125,6 +139,14 @@ GRIDS: Final = (
             "set_up.servers": "Servers, s",
         },
     ),
+    Grid(
+        "soak-growth",
+        "Memory growth in a soak, by role",
+        "What the PSS of each role grows by per hour, in MB: the slope of a straight line (Theil and Sen) "
+        "through the samples after the first tenth, with a block bootstrap interval.",
+        "soak",
+        {f"growth_pss_per_hour.{role}": role.capitalize() for role in (*ROLES, "total")},
+    ),
 )
 
 
@@ -134,7 +156,10 @@ def further_tables(run: Run) -> list[Table]:
     grids = [_grid(grid, rows) for grid in GRIDS]
     tables = [
         *parity.tables(run),
+        soaks.table(run),
+        *faults.tables(run),
         *accounts.tables(run),
+        *schedules.tables(run),
         *knees.tables(run),
         *grids,
         *footprint.tables(run),

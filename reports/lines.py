@@ -87,7 +87,16 @@ def condition(scenario: str, params: Params) -> str:
         words = [f"{float(params.get('jobs', 100)):g} tasks at once"]
         words += [] if "work" in params else ["work sleep:100"]
     elif scenario == "periodic":
-        words = [f"every {float(params.get('every_s', 1)):g} s, {float(params.get('ticks', 20)):g} ticks"]
+        words = [f"every {float(params.get('every_s', 1)):g} s", *_asked(params)]
+    elif scenario == "replicas":
+        words = [
+            f"{float(params.get('replicas', 2)):g} replicas, every {float(params.get('every_s', 2)):g} s"
+        ]
+        words += [f"paused for {float(params['pause_s']):g} s"] if params.get("pause_s") else []
+    elif scenario == "soak":
+        words = [f"{params.get('duration', '10m')} at {float(params.get('per_hour', 1000)):g} tasks/h"]
+        compress = float(params.get("compress", 1))
+        words += [f"compressed \N{MULTIPLICATION SIGN}{compress:g}"] if compress > 1 else []
     if params.get("slots"):
         words.append(f"{float(params['slots']):g} slot{'s' * (params['slots'] != 1)}")
     if params.get("work", "noop") != "noop":
@@ -95,3 +104,15 @@ def condition(scenario: str, params: Params) -> str:
     if scenario != "memory" and params.get("payload"):
         words.append(f"payload {float(params['payload']):g} B")
     return ", ".join(words)
+
+
+def _asked(params: Params) -> list[str]:
+    """What was asked of a schedule, in words."""
+    missed = f"{float(params.get('missed', 4)):g}"
+    load = [f"beside {100 * float(params.get('load', 0)):g} % of capacity"] if params.get("load") else []
+    return {
+        "accuracy": [f"{float(params.get('ticks', 20)):g} ticks", *load],
+        "overlap": ["with a long run"],
+        "down": [f"down for {missed} ticks"],
+        "restart": ["killed and started again"],
+    }[str(params.get("what", "accuracy"))]

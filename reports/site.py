@@ -23,6 +23,7 @@ CHARTS_OF: Final = {
     "cpu": ("cpu",),
     "startup": ("startup",),
     "capacity": ("latency-load", "latency-load-distribution"),
+    "soak": ("soak-latency", "soak-memory"),
     "knees": ("concurrency", "concurrency-latency"),
     "concurrency": ("concurrency-slots",),
     "slots-memory": ("memory-slots",),

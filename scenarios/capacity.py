@@ -67,6 +67,7 @@ A step of 4 s that is 6 % too fast ends so late."""
 class Capacity(Scenario):
     """Highest sustainable rate, and latency against load."""
 
+    headline = "sustainable_rate"
     title = "Highest sustainable rate, and dispatch latency at shares of it"
     unasked = frozenset({"standard", "full"})
     parameters = {

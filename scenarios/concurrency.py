@@ -58,6 +58,7 @@ POOL = tuple({**size, "slots": 10} for size in SIZES)
 class Concurrency(Scenario):
     """Bursts of tasks that all become due at once."""
 
+    headline = "success"
     title = "Concurrent jobs: latency, success and efficiency of bursts of 10 to 1000 tasks"
     unasked = frozenset({"standard", "full"})
     parameters = {

@@ -41,6 +41,7 @@ BUSY_CORES = 0.5
 class Cpu(Scenario):
     """CPU cost and efficiency."""
 
+    headline = "cpu_efficiency"
     title = "CPU per task and CPU efficiency"
     parameters = {
         "work_ms": Parameter(10.0, "CPU milliseconds that each task burns", above_zero=True),

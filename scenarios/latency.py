@@ -49,6 +49,7 @@ class Latency(Scenario):
     """Open-loop dispatch latency."""
 
     deadline_s = 60.0
+    headline = "dispatch_latency_p95"
     title = "Dispatch latency under an open-loop load"
     parameters = {
         "arrival": Parameter("poisson", "how due times are spread", ("constant", "poisson")),

@@ -71,6 +71,7 @@ QUEUED = {**FEW, "queued": 10_000, "most_s": 60.0}
 class Memory(Scenario):
     """Memory by role."""
 
+    headline = "idle_pss.total"
     title = "Memory of the whole stack, by role, idle and loaded"
     parameters = {
         "idle_s": Parameter(3.0, "seconds of idling, after the first tasks have run"),

@@ -30,6 +30,7 @@ from bench.scenario import (
 class Startup(Scenario):
     """Process spawn to first task."""
 
+    headline = "startup"
     title = "Startup: process spawn to first task"
     parameters = {
         "start": Parameter("warm", "cold: the files are put out of the page cache first", ("warm", "cold")),

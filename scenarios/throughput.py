@@ -43,6 +43,7 @@ FEW = 100
 class Throughput(Scenario):
     """Drain of queued tasks."""
 
+    headline = "throughput"
     title = "Throughput of a full queue (drain)"
     parameters = {
         "tasks": Parameter(

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bench import ledger
@@ -219,9 +219,10 @@ def test_a_plan_ahead_keeps_the_arrivals_and_is_due_a_second_after_each(load: Lo
 
 
 def test_bodies_are_drawn_by_their_weights_and_single_ones_are_given(folder: Path) -> None:
-    load = Load(4000, mix=(("noop", 3), ("sleep:1", 1)), special=((7, "poison"), (8, UNSERIALISABLE)), retries=2)
+    mix, special = (("noop", 3), ("sleep:1", 1)), ((7, "poison"), (8, UNSERIALISABLE))
+    load = Load(4000, mix=mix, special=special, retries=2)
     plan = [task for *_, task in pacer.tasks(load, phase=1, ahead=False)]
-    assert [task.work for task in plan] == pacer.works(load)[:8] + ["noop"] + pacer.works(load)[9:]
+    assert [task.work for task in plan] == [*pacer.works(load)[:8], "noop", *pacer.works(load)[9:]]
     assert 900 < sum(task.work == "sleep:1" for task in plan) < 1100
     assert (plan[7].work, {task.retries for task in plan}) == ("poison", {2})
     with pytest.raises(TypeError):
@@ -246,6 +247,17 @@ def test_a_task_that_raises_once_raises_once_in_whatever_process(folder: Path) -
         probe.run(10, "raise-once")
     kinds = ledger.read(folder).records["kind"].tolist()
     assert (kinds.count(Kind.FAIL), kinds.count(Kind.END)) == (2, 2)
+
+
+def test_a_task_that_sleeps_once_sleeps_the_first_time_it_runs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(work.time, "sleep", slept.append)
+    for task in (9, 9, 10):
+        probe.run(task, "sleep-once:1500")
+    assert slept == [1.5, 1.5]
+    assert work.body_s("sleep-once:1500") == 1.5
 
 
 def test_a_poisoned_task_ends_its_process_and_leaves_a_start_without_an_end(folder: Path) -> None:
@@ -296,6 +308,7 @@ def test_a_submit_that_raises_is_stamped_and_the_load_goes_on(folder: Path) -> N
 @settings(deadline=None)
 @given(LOADS, st.integers(0, 200))
 def test_a_shorter_load_is_the_beginning_of_a_longer_one(load: Load, n: int) -> None:
+    assume(load.arrival is not Arrival.DAILY)  # whose day lasts as long as the load does
     assert pacer.offsets_ns(replace(load, n=n)) == pacer.offsets_ns(replace(load, n=n + load.n))[:n]
 
 
@@ -625,14 +638,14 @@ def test_a_schedule_that_the_library_keeps_is_due_from_when_it_was_asked_for(
 ) -> None:
     class Own(Single, contract.Periodic):
         def register(self, schedule: Any) -> Any:
-            self.calls.append([schedule.id, schedule.every_s])
+            self.calls.append([schedule.id, schedule.every_s, schedule.work])
             return answer
 
     own = Own(context())
     before_ns = time.monotonic_ns()
-    assert client.Client(own).register(SCHEDULE | 7, 2.5) == {"processes": []}
+    assert client.Client(own).register(SCHEDULE | 7, 2.5, "sleep:3") == {"processes": []}
     (record,) = ledger.read(folder).records
-    assert own.calls == [[SCHEDULE | 7, 2.5]]
+    assert own.calls == [[SCHEDULE | 7, 2.5, "sleep:3"]]
     assert (record["task"], record["kind"]) == (SCHEDULE | 7, Kind.SUBMIT)
     assert before_ns <= record["aux"] - 2.5 * SECOND <= record["t_ns"]
 

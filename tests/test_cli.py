@@ -38,9 +38,9 @@ TINY = {
 }
 """Values with which every scenario is over in a moment."""
 
-ONLY = {"latency": {"load": 0}}
+ONLY: dict[str, dict[str, object]] = {"latency": {"load": 0}, "soak": {"duration": "2s", "per_hour": 36_000}}
 
-WITHOUT_TASKS = {"periodic"}
+WITHOUT_TASKS = {"periodic", "replicas"}
 """Scenarios in which the system runs something of its own accord."""
 
 

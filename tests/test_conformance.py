@@ -12,7 +12,7 @@ import pytest
 
 from bench import discovery, environments, ledger, services
 from bench.harness import MARKER
-from bench.model import Load, Metric, Phase, Status, Variant, Workers
+from bench.model import Load, Metric, Phase, Status, System, Variant, Workers
 from bench.runner import Result
 from bench.scenario import History, Phases, Scenario
 from bench.services import Provision
@@ -192,11 +192,15 @@ class Ticks(Scenario):
         yield Metric("overlapped", "count", float(ticks["overlapped"].sum()), len(ticks))
 
 
+def ticking(system: System) -> Variant:
+    """The first variant that is measured when none is named."""
+    return discovery.select([system.name], discovery.systems())[0][1]
+
+
 PERIODIC = [
-    pytest.param(system.name, variant, id=system.name)
+    pytest.param(system.name, ticking(system), id=system.name)
     for system in discovery.systems().values()
     if "periodic" in system.capabilities
-    for _, variant in discovery.select([system.name], discovery.systems())[:1]
 ]
 
 
@@ -208,16 +212,51 @@ def test_a_schedule_ticks(
 
     A schedule that a process of its own keeps begins to tick only when that has started.
     """
-    if variant.every_s and not request.config.getoption("--all-variants"):
+    every_s = variant.every_s or variant.shortest_s or 1.0
+    if every_s > 1 and not request.config.getoption("--all-variants"):
         pytest.skip("takes minutes: nox -s tests -- --all-variants")
     skip_without_services(variant)
-    ticks, least, most = (Ticks(variant.every_s, 3.1), 2, 3) if variant.every_s else (Ticks(1.0, 8.2), 3, 7)
+    ticks, least, most = (Ticks(every_s, 3.1), 2, 3) if every_s > 1 else (Ticks(1.0, 8.2), 3, 7)
     result = one_cell(f"{system}:{variant.name}", ticks)
     assert (result.status, result.reason) == (Status.OK, "")
     found = {metric.name: metric.value for metric in result.metrics}
     assert least <= found["planned"] <= most
     assert found["starts"] in (found["planned"] - 1, found["planned"])
     assert found["overlapped"] == 0
+
+
+class Retried(Scenario):
+    """Tasks that raise once, and are to be run again."""
+
+    title = "retried"
+    parameters = {}
+    profiles = {}
+
+    def seconds(self, params: Mapping[str, Any]) -> float:
+        return 1
+
+    def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
+        yield Phase("retried", Load(tasks(variant), work="raise-once", retries=1))
+
+    def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
+        return ()
+
+
+@pytest.mark.parametrize(
+    "word", ["reference", "celery:redis", "dramatiq:redis", "rq:redis", "temporal:memory"]
+)
+def test_a_task_that_raises_once_is_run_again_and_ends_well(word: str, one_cell: OneCell) -> None:
+    ((system, variant),) = discovery.select([word], discovery.systems())
+    assert "retry" in system.capabilities
+    skip_without_services(variant)
+    result = one_cell(word, Retried())
+    assert (result.status, result.reason) == (Status.OK, "")
+    assert result.tasks is not None
+    sent = result.tasks[result.tasks["phase"] > 0]
+    assert len(sent) == tasks(variant)
+    for what, times in (("starts", 2), ("fails", 1), ("ends", 1)):
+        assert (sent[what] == times).all(), what
+    assert (ledger.fates(sent, math.inf) == "ok").all()
 
 
 def _of_harness(name: str) -> list[int]:

@@ -361,6 +361,16 @@ def test_a_run_that_begins_before_another_has_ended_overlaps_it() -> None:
     assert ticked([(1000, None), (1100, 1101)], 1200)["overlapped"].tolist() == [False, True]
 
 
+def test_every_run_of_a_schedule_has_its_begin_and_end() -> None:
+    """The second is cut off, the third fails, and a process numbers its own runs."""
+    records = [event(1, Kind.START, 30, run=1), event(1, Kind.FAIL, 40, run=1), event(1, Kind.SUBMIT, 5, 9)]
+    records += [event(1, Kind.START, 20, pid=2), event(1, Kind.START, 10), event(1, Kind.END, 50)]
+    found = ledger.runs(table(records))
+    assert found["start_ns"].tolist() == [10, 20, 30]
+    assert found["end_ns"].fillna(-1).tolist() == [50, -1, 40]
+    assert found["pid"].tolist() == [1, 2, 1]
+
+
 def beaten(starts: list[float], until: float, *, lasting: float = 1.0) -> pd.DataFrame:
     """The ticks of a schedule of which nothing was told, by when its runs began; all in ms."""
     records = []

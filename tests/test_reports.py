@@ -23,7 +23,7 @@ from bench.errors import StoreError
 from bench.model import PARITY, Cell, Kind, Metric, Role, Status
 from bench.stats import Interval
 from bench.store import EVENT_COLUMNS, Store, create, read_run
-from reports import calibration, look, marks, published, survey
+from reports import calibration, look, marks, published, schedules, survey
 from reports.further import further_tables
 from reports.latencies import by_variant
 from reports.lines import Line, Section
@@ -1306,3 +1306,114 @@ def test_a_run_that_asked_no_library_has_no_column_for_it(made_up: Path) -> None
 def test_an_entry_without_marks_has_no_sign() -> None:
     assert not Entry("1").dagger
     assert not Entry("1").about
+
+
+def ticked(results: Path) -> Path:
+    """A run that asked one variant everything of a schedule, another one thing, and counted replicas."""
+    store = create(results, info())
+    idle = [
+        Metric("ticks_planned", "count", 20, 20),
+        Metric("tick_delay_p95", "ms", 3.0, 20, 1.0, 4.0, "n < 1000"),
+        Metric("tick_drift", "ms/h", 12.0, 20, -5.0, 29.0, "seen over 19 s"),
+        Metric("tick_jitter_p95", "ms", 1.5, 19, 1.0, 2.0, "n < 1000"),
+    ]
+    long_run = [
+        Metric("overlap_due", "count", 3, 3),
+        Metric("overlap_beside", "count", 0, 3),
+        Metric("overlap_queued", "count", 1, 3),
+        Metric("overlap_skipped", "count", 2, 3),
+        Metric("runs_at_once_max", "count", 1, 5),
+    ]
+    back = [
+        Metric("missed_ticks", "count", 4, 4),
+        Metric("runs_after", "count", 5, 5),
+        Metric("first_run_after", "s", 0.25, 1),
+        Metric("runs_made_up", "count", 1, 4),
+    ]
+    lost = [Metric("missed_ticks", "count", 1, 1), Metric("runs_after", "count", 0, 0)]
+    asked = {
+        "apscheduler:thread-pool": [
+            ({"every_s": 1.0}, idle),
+            ({"every_s": 1.0, "load": 0.5}, [Metric("tick_delay_p95", "ms", 7.0, 20, 6.0, 9.0)]),
+            ({"every_s": 60.0}, [Metric("tick_delay_p95", "ms", 900.0, 20)]),
+            ({"every_s": 1.0, "what": "overlap"}, long_run),
+            ({"every_s": 5.0, "what": "down"}, back),
+            ({"every_s": 5.0, "what": "restart"}, lost),
+        ],
+        "celery:redis": [({"every_s": 5.0, "what": "restart"}, back)],
+    }
+    for name, conditions in asked.items():
+        system, variant = name.split(":")
+        for params, metrics in conditions:
+            store.write_cell(Cell(system, variant, "periodic", params, 1), Status.OK, "", metrics, {})
+    refused = Cell("celery", "redis", "periodic", {"every_s": 1.0, "what": "down"}, 1)
+    store.write_cell(refused, Status.UNSUPPORTED, "no such part", [], {})
+    for trial, several in ((1, 2), (2, 0)):
+        counts = {"planned": 20, "once": 20 - several, "missed": 0, "several": several, "overlapped": several}
+        metrics = [Metric(f"ticks_{name}", "count", count, 20) for name, count in counts.items()]
+        metrics.append(Metric("runs_at_once_max", "count", 2 if several else 1, 20))
+        params = {"replicas": 3, "pause_s": 7.0}
+        store.write_cell(
+            Cell("apscheduler", "thread-pool", "replicas", params, trial), Status.OK, "", metrics, {}
+        )
+    store.write_summary()
+    return store.path
+
+
+def test_what_a_schedule_does_stands_in_one_row_and_the_rest_was_not_measured(tmp_path: Path) -> None:
+    [table] = [table for table in all_tables(ticked(tmp_path)) if table.key == "periodic"]
+    full, part = table.records
+    assert (full["system"], full["period"]) == ("apscheduler", "1 s")
+    assert {
+        name: full[name] for name in ("offset", "loaded", "drift", "jitter", "overlap", "down", "restart")
+    } == {
+        "offset": "3.00",
+        "loaded": "7.00",
+        "drift": "12.0",
+        "jitter": "1.50",
+        "overlap": "1 run after it, 2 skipped",
+        "down": "1 of 4",
+        "restart": "no",
+    }
+    assert (part["system"], part["restart"]) == ("celery", "yes")
+    assert {part[name] for name in ("offset", "loaded", "drift", "jitter", "overlap")} == {"not measured"}
+    assert part["down"] == "\N{EM DASH}"
+    rows = [row for group in table.groups for row in group.rows]
+    below = [entry.sub for entry in rows[0]]
+    assert "at most 1 at once" in below
+    assert "first run after 0.250 s; every 5 s" in below
+    assert "no such part" in table.notes
+
+
+def test_ticks_of_replicas_are_summed_over_the_trials(tmp_path: Path) -> None:
+    [table] = [table for table in all_tables(ticked(tmp_path)) if table.key == "replicas"]
+    [record] = table.records
+    assert (record["replicas"], record["condition"]) == (3, "3 replicas, every 2 s, paused for 7 s")
+    names = ("planned", "once", "missed", "several", "overlapped")
+    assert [record[f"ticks_{name}"] for name in names] == [40, 38, 0, 2, 2]
+    assert record["runs_at_once_max"] == 2
+    assert record["share_once"] == "95.0 (83.1\N{EN DASH}99.4)"
+
+
+@pytest.mark.parametrize(
+    ("beside", "queued", "skipped", "words"),
+    [
+        (3, 0, 0, "all run beside it"),
+        (0, 3, 0, "all run after it"),
+        (0, 0, 3, "all skipped"),
+        (1, 2, 0, "1 run beside it, 2 run after it"),
+    ],
+)
+def test_what_happens_during_a_long_run_in_words(beside: int, queued: int, skipped: int, words: str) -> None:
+    found = {"overlap_due": 3, "overlap_beside": beside, "overlap_queued": queued, "overlap_skipped": skipped}
+    said = schedules.overlap_words({**found, "runs_at_once_max": 2})
+    assert said == (words, "at most 2 at once")
+
+
+@pytest.mark.parametrize(
+    ("made_up", "words"), [(0, "none of 4"), (1, "1 of 4"), (4, "all of 4"), (5, "all of 4")]
+)
+def test_what_came_for_missed_ticks_in_words(made_up: int, words: str) -> None:
+    found = {"missed_ticks": 4, "runs_after": 6, "first_run_after": 1.5, "runs_made_up": made_up}
+    assert schedules.made_up_words(found) == (words, "first run after 1.50 s")
+    assert schedules.survival_words(found) == ("yes", "first run after 1.50 s")

@@ -13,9 +13,10 @@ import pytest
 
 from bench import discovery, ledger, openloop, stats
 from bench.errors import CellError, Unsupported
-from bench.model import PHASE_SHIFT, SCHEDULE, Arrival, Kind, Load, Metric, Phase, Variant, Workers
+from bench.model import PHASE_SHIFT, SCHEDULE, Arrival, Fault, Kind, Load, Metric, Phase, Variant, Workers
 from bench.sampler import COLUMNS
 from bench.scenario import (
+    BATCHES,
     LEAST_IDLE_S,
     REST_S,
     History,
@@ -752,7 +753,7 @@ def test_declared_profiles_use_declared_parameters(name: str) -> None:
                 choices = scenario.parameters[key].choices
                 assert not choices or value in choices
             assert scenario.seconds(scenario.values(params)) > 0
-        if profile != "quick":
+        if profile != "quick" and profile in scenario.unasked:
             assert min(grid.trials for grid in grids) >= 6
 
 
@@ -1177,6 +1178,142 @@ def test_ticks_of_a_schedule() -> None:
     }
     assert found["tick_delay_p50"] == ("ms", 1, 3, "n < 100")
     assert found["tick_delay_max"] == ("ms", 400, 3, "")
+    assert "tick_drift" not in found
+    counted = table("replicas", dataclasses.replace(made, scheduled=np.array(events, ledger.EVENT)))
+    assert counted == {
+        "ticks_planned": ("count", 4, 4, ""),
+        "ticks_once": ("count", 2, 4, ""),
+        "ticks_missed": ("count", 1, 4, ""),
+        "ticks_several": ("count", 1, 4, ""),
+        "ticks_overlapped": ("count", 1, 4, ""),
+        "runs_at_once_max": ("count", 2, 4, ""),
+    }
+
+
+def kept(
+    runs: Sequence[tuple[float, float]], *phases: Phase, ends: Mapping[str, float], first_s: float = 1.0
+) -> History:
+    """A schedule of once a second, first due then, and its runs from when to when; all in s."""
+    own = SCHEDULE | 1 << PHASE_SHIFT
+    events = [(own, 0, round(first_s * SECOND), 1, 0, Kind.SUBMIT, 0)]
+    for number, (start, end) in enumerate(runs):
+        events += [
+            (own, round(at * SECOND), 0, 1, number, kind, 0)
+            for kind, at in ((Kind.START, start), (Kind.END, end))
+        ]
+    edges, begin = [], 0.0
+    for name, end in ends.items():
+        edges += [
+            sample(name, edge, round(at * SECOND), "client") for edge, at in (("begin", begin), ("end", end))
+        ]
+        begin = end
+    made = history([Phase("ticks", every_s=1.0), *phases], samples=edges)
+    return dataclasses.replace(made, scheduled=np.array(events, ledger.EVENT))
+
+
+def instants(*starts: float) -> list[tuple[float, float]]:
+    return [(start, start + 0.001) for start in starts]
+
+
+def test_a_schedule_that_loses_a_hundredth_with_each_tick_drifts() -> None:
+    """10 ms a second are 36 s an hour; each run comes a second and 10 ms after the one before."""
+    runs = instants(*(1 + turn * 1.01 for turn in range(20)))
+    found = figures("periodic", kept(runs, ends={"ticks": 21.5}))
+    assert found["tick_drift"].value == pytest.approx(36_000)
+    assert found["tick_drift"].low == pytest.approx(36_000)
+    assert (found["tick_drift"].n, found["tick_drift"].note) == (20, "seen over 19 s")
+    assert found["tick_jitter_p95"].value == pytest.approx(10)
+
+
+def test_a_gap_over_a_skipped_tick_is_no_jitter() -> None:
+    runs = instants(1, 2, 3, 5.02, 6.02, 7, 8, 9, 10.02)
+    found = figures("periodic", kept(runs, ends={"ticks": 11.5}))
+    assert found["ticks_skipped"].value == 1
+    # Of the gaps between neighbours, 6.02 to 7 and 9 to 10.02 are 20 ms off.
+    assert (found["tick_jitter_p95"].value, found["tick_jitter_p95"].n) == (pytest.approx(20), 7)
+
+
+@pytest.mark.parametrize(
+    ("runs", "beside", "queued", "skipped", "most"),
+    [
+        ([(1, 4.5), *instants(5, 6, 7)], 0, 0, 3, 1),
+        ([(1, 4.5), *instants(4.51, 4.52, 4.53, 5, 6, 7)], 0, 3, 0, 1),
+        ([(1, 4.5), *instants(4.51, 5, 6, 7)], 0, 1, 2, 1),
+        ([(1, 4.5), *instants(2, 3, 4, 5, 6, 7)], 3, 0, 0, 2),
+        ([(1, 4.5), (2, 6), *instants(4.51, 4.52, 5, 6, 7)], 1, 2, 0, 2),
+        ([(1, 4.5), *instants(5.5, 6.5, 7.5)], 0, 0, 3, 1),  # a period after the end, and so on
+    ],
+)
+def test_what_is_due_during_a_long_run_is_skipped_or_waits_or_runs_beside_it(
+    runs: list[tuple[float, float]], beside: int, queued: int, skipped: int, most: int
+) -> None:
+    found = table("periodic", kept(runs, ends={"ticks": 9.0}), what="overlap")
+    assert found == {
+        "overlap_due": ("count", 3, 3, ""),
+        "overlap_beside": ("count", beside, 3, ""),
+        "overlap_queued": ("count", queued, 3, ""),
+        "overlap_skipped": ("count", skipped, 3, ""),
+        "runs_at_once_max": ("count", most, len(runs), ""),
+    }
+
+
+def test_a_long_run_that_does_not_end_is_an_error() -> None:
+    made = kept([(1, 4.5)], ends={"ticks": 9.0})
+    assert made.scheduled is not None
+    with pytest.raises(CellError, match="did not end"):
+        figures("periodic", dataclasses.replace(made, scheduled=made.scheduled[:-1]), what="overlap")
+
+
+DOWN = (Phase("down"), Phase("after"))
+
+
+@pytest.mark.parametrize(
+    ("after", "missed", "made_up", "moved_ms"),
+    [
+        ((8, 9, 10, 11), 4, 0, 0),  # the next one that is due, and on
+        ((7.6, 8, 9, 10, 11), 4, 1, 0),  # one at once, then as before
+        ((7.6, 7.61, 7.62, 7.63, 8, 9, 10, 11), 4, 4, 0),
+        ((7.6, 8.6, 9.6, 10.6), 4, 1, 400),  # one at once, and so on from then
+        ((8.5, 9.5, 10.5, 11.5), 5, 0, 500),  # a period after it came up, and so on from then
+        ((7.6, 7.61, 7.62, 7.63, 8.6, 9.6, 10.6), 4, 4, 400),
+    ],
+)
+def test_what_comes_for_ticks_that_were_missed(
+    after: tuple[float, ...], missed: int, made_up: int, moved_ms: float
+) -> None:
+    """Down from 3.5 to 7.5 s, when 4 were due."""
+    made = kept(instants(1, 2, 3, *after), *DOWN, ends={"ticks": 3.5, "down": 7.5, "after": 12.5})
+    assert table("periodic", made, what="down") == {
+        "missed_ticks": ("count", missed, missed, ""),
+        "runs_after": ("count", len(after), len(after), ""),
+        "first_run_after": ("s", after[0] - 7.5, 1, ""),
+        "runs_made_up": ("count", made_up, missed, ""),
+        "rhythm_moved": ("ms", moved_ms, 1, ""),
+    }
+
+
+def test_a_schedule_that_was_late_before_may_be_as_late_after() -> None:
+    made = kept(
+        instants(1.09, 2.01, 3, 8.15, 9.1, 10.1), *DOWN, ends={"ticks": 3.5, "down": 7.5, "after": 12}
+    )
+    assert figures("periodic", made, what="down")["runs_made_up"].value == 0
+
+
+def test_where_nobody_told_the_rhythm_is_that_from_before() -> None:
+    """What came after would be the least late of all, and lay the turns."""
+    made = kept(instants(1.1, 2.1, 3.1, 7.7, 8.7, 9.7), *DOWN, ends={"ticks": 4.2, "down": 7.5, "after": 11})
+    assert made.scheduled is not None
+    found = figures("periodic", dataclasses.replace(made, scheduled=made.scheduled[1:]), what="down")
+    assert (found["runs_made_up"].value, found["rhythm_moved"].value) == (1, pytest.approx(400))
+
+
+def test_a_schedule_that_never_comes_back_did_not_survive() -> None:
+    made = kept(instants(1, 2, 3), Phase("after"), ends={"ticks": 3.5, "after": 9.5})
+    with pytest.raises(CellError, match="not started again"):
+        figures("periodic", made, what="restart")
+    restarted = {"ended_ns": 3_600_000_000, "again_ns": 4_600_000_000}
+    found = table("periodic", dataclasses.replace(made, restarts=[restarted]), what="restart")
+    assert found == {"missed_ticks": ("count", 1, 1, ""), "runs_after": ("count", 0, 0, "")}
 
 
 # --- the plan of a cell -----------------------------------------------------------------------------
@@ -1311,7 +1448,8 @@ def test_batches_cannot_be_asked_what_happens_to_one_task_at_a_time() -> None:
     system, batch = discovery.systems()["reference"], Variant("v", batch=True)
     for name, scenario in SCENARIOS.items():
         why = scenario.unsupported(system, batch, scenario.values({"load": 0.5} if name == "latency" else {}))
-        assert ("batches" in why) is (name in ("latency", "capacity", "concurrency", "memory", "startup"))
+        asked_one_by_one = ("latency", "capacity", "concurrency", "faults", "memory", "soak", "startup")
+        assert ("batches" in why) is (name in asked_one_by_one)
 
 
 def test_memory_is_sampled_idle_and_under_load() -> None:
@@ -1486,10 +1624,53 @@ def test_startup_queues_a_task_and_then_spawns(start: str) -> None:
 def test_a_schedule_is_held_for_all_its_ticks_and_the_one_after() -> None:
     assert plan("periodic", ticks=4, every_s=0.5) == [Phase("ticks", wait="hold", hold_s=2.75, every_s=0.5)]
     systems = discovery.systems()
-    for name, why in (("reference", ""), ("rq", "it has no schedules")):
-        variant = Variant("v")
-        assert SCENARIOS["periodic"].unsupported(systems[name], variant, {}) == why
-        assert SCENARIOS["cpu"].unsupported(systems[name], variant, {}) == ""
+    for name, why in (("reference", ""), ("dramatiq", "it has no schedules")):
+        for scenario in ("periodic", "replicas"):
+            asked = SCENARIOS[scenario].values({})
+            assert SCENARIOS[scenario].unsupported(systems[name], Variant("v"), asked) == why
+        assert SCENARIOS["cpu"].unsupported(systems[name], Variant("v"), {}) == ""
+
+
+def test_beside_a_schedule_there_is_a_share_of_what_a_burst_reaches() -> None:
+    """200 tasks/s, of which a half for 5.5 s; what is left of them is waited for."""
+    held = Phase("ticks", Load(550, Arrival.POISSON, 100.0), wait="hold", hold_s=5.5, every_s=1.0)
+    assert plan("periodic", hz=200.0, ticks=4, load=0.5)[-2:] == [held, Phase("rest of the load")]
+    most = plan("periodic", hz=20_000.0, ticks=4, load=0.5)[-2]
+    assert most.load is not None
+    assert most.load.rate_hz == 500
+    systems, asked = discovery.systems(), SCENARIOS["periodic"].values({"load": 0.5, "every_s": 60.0})
+    for variant, why in (
+        (systems["cron"].variants["debian"], "it runs nothing but schedules: there is no load beside them"),
+        (systems["temporal"].variants["memory-activities"], BATCHES),
+    ):
+        system = systems["cron" if variant.every_s == 60 else "temporal"]
+        assert SCENARIOS["periodic"].why_not(system, variant, asked) == why
+
+
+def test_something_is_done_to_a_schedule_once_it_has_ticked_three_times() -> None:
+    assert plan("periodic", what="overlap", every_s=2.0) == [
+        Phase("ticks", wait="hold", hold_s=18.0, every_s=2.0, every_work="sleep-once:7000")
+    ]
+    ticking = Phase("ticks", wait="hold", hold_s=7.0, every_s=2.0)
+    assert plan("periodic", what="down", every_s=2.0, missed=5) == [
+        ticking,
+        Phase("down", workers=Workers.DOWN, wait="hold", hold_s=10.0),
+        Phase("after", ready=False, wait="hold", hold_s=12.0),
+    ]
+    killed = (Fault("kill", "keeper"),)
+    assert plan("periodic", what="restart", every_s=2.0, missed=5) == [
+        ticking,
+        Phase("after", wait="hold", hold_s=12.0, supervised=True, faults=killed),
+    ]
+
+
+def test_several_keep_a_schedule_and_one_may_be_stopped_in_the_middle_of_a_run() -> None:
+    held = Phase("ticks", wait="hold", hold_s=9.0, every_s=2.0, every_work="sleep:300", replicas=3)
+    assert plan("replicas", replicas=3, ticks=3) == [held]
+    paused = (Fault("pause", "worker", 5.0, 7.0),)
+    assert plan("replicas", replicas=3, ticks=3, pause_s=7.0) == [
+        dataclasses.replace(held, supervised=True, faults=paused)
+    ]
 
 
 def test_what_counts_by_the_wall_clock_is_asked_for_no_other_period() -> None:
@@ -1499,16 +1680,26 @@ def test_what_counts_by_the_wall_clock_is_asked_for_no_other_period() -> None:
     ]
     for every_s, fine in ((60.0, True), (120.0, True), (3600.0, True), (1.0, False), (90.0, False),
                           (420.0, False), (7200.0, False)):  # fmt: skip
-        why = SCENARIOS["periodic"].why_not(systems["reference"], minutes, {"every_s": every_s})
-        refused = "its schedules are of multiples of 60 s that divide an hour: --set periodic.every_s=60"
+        asked = SCENARIOS["periodic"].values({"every_s": every_s})
+        why = SCENARIOS["periodic"].why_not(systems["reference"], minutes, asked)
+        refused = "its schedules are of multiples of 60 s that divide an hour: --set every_s=60"
         assert why == ("" if fine else refused)
+
+
+def test_what_takes_seconds_is_asked_for_no_shorter_period() -> None:
+    slow, system = Variant("v", shortest_s=10.0), discovery.systems()["reference"]
+    refused = "what its schedules start takes seconds: --set every_s=10, or more"
+    for scenario in ("periodic", "replicas"):
+        for every_s, why in ((9.0, refused), (10.0, "")):
+            asked = SCENARIOS[scenario].values({"every_s": every_s})
+            assert SCENARIOS[scenario].why_not(system, slow, asked) == why
 
 
 def test_a_system_that_takes_no_tasks_is_asked_for_schedules_only() -> None:
     system = dataclasses.replace(discovery.systems()["reference"], capabilities=frozenset({"periodic"}))
     for name, scenario in SCENARIOS.items():
         why = scenario.why_not(system, Variant("v"), scenario.values({}))
-        assert why == ("" if name == "periodic" else "it runs nothing but schedules")
+        assert why == ("" if name in ("periodic", "replicas") else "it runs nothing but schedules")
 
 
 def test_only_io_needs_the_io_server() -> None:

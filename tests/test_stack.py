@@ -523,6 +523,111 @@ def test_a_schedule_that_never_ticks_is_an_error_and_the_fates_are_kept(
     assert not any(name.startswith("tick") for name in names)
 
 
+def test_what_keeps_a_schedule_goes_down_and_comes_up_again(system: System, one_cell: OneCell) -> None:
+    keeping(
+        system,
+        f"Process.python('scheduler', '-c', {KEEPER!r}, str(schedule.id), str(schedule.every_s))",
+    )
+    params = {"what": "down", "every_s": 0.4, "missed": 4}
+    result = one_cell(system.path, SCENARIOS["periodic"], params=params, slots=1)
+    assert ended(result) == ("ok", "")
+    assert result.events is not None
+    own = result.events[result.events["task"] >= SCHEDULE]
+    assert len(set(own["pid"].tolist())) == 2
+    found = {one.name: one.value for one in result.metrics}
+    assert found["missed_ticks"] in (3, 4, 5)
+    assert found["runs_after"] > 0
+
+
+def test_what_keeps_a_schedule_is_killed_and_started_again(system: System, one_cell: OneCell) -> None:
+    keeping(
+        system,
+        f"Process.python('scheduler', '-c', {KEEPER!r}, str(schedule.id), str(schedule.every_s))",
+    )
+    params = {"what": "restart", "every_s": 1.0, "missed": 3}
+    result = one_cell(system.path, SCENARIOS["periodic"], params=params, slots=1)
+    assert ended(result) == ("ok", "")
+    (restart,) = result.details["restarts"]
+    assert (restart["role"], restart["status"]) == ("scheduler", -9)
+    found = {one.name: one.value for one in result.metrics}
+    assert found["runs_after"] > 0
+
+
+def test_a_schedule_in_the_memory_of_a_client_is_gone_with_it(one_cell: OneCell) -> None:
+    params: dict[str, object] = {"what": "restart", "every_s": 0.5, "missed": 6}
+    result = one_cell("reference", SCENARIOS["periodic"], params=params)
+    assert ended(result) == ("ok", "")
+    assert [restart["role"] for restart in result.details["restarts"]] == ["client"]
+    found = {one.name: one.value for one in result.metrics}
+    assert (found["runs_after"], "runs_made_up" in found) == (0, False)
+
+
+def test_of_several_clients_only_the_one_that_runs_the_body_is_paused(one_cell: OneCell) -> None:
+    """The other goes on: its runs begin during the one that was stopped in the middle."""
+    params: dict[str, object] = {"every_s": 1.0, "ticks": 7, "work_ms": 400, "pause_s": 2.5}
+    result = one_cell("reference", SCENARIOS["replicas"], params=params)
+    assert ended(result) == ("ok", "")
+    (fault,) = result.details["faults"]
+    assert result.events is not None
+    own = result.events[(result.events["task"] >= SCHEDULE) & (result.events["kind"] == Kind.START)]
+    paused = own[(own["t_ns"] > fault["done_ns"]) & (own["t_ns"] < fault["healed_ns"])]
+    ran = set(paused["pid"].tolist())
+    assert len(ran) == 1
+    assert ran.isdisjoint(fault["pids"])
+    assert set(own["pid"].tolist()) - ran <= set(fault["pids"])
+
+
+def test_a_schedule_that_two_processes_keep_ticks_twice_and_each_has_its_own_folder(
+    system: System, one_cell: OneCell
+) -> None:
+    """The file that the first one makes would end the second."""
+    keeper = f"open('mine', 'x'){KEEPER}"
+    keeping(system, f"Process.python('scheduler', '-c', {keeper!r}, str(schedule.id), str(schedule.every_s))")
+    params = {"every_s": 0.5, "ticks": 5, "work_ms": 1}
+    result = one_cell(system.path, SCENARIOS["replicas"], params=params, slots=1)
+    assert ended(result) == ("ok", "")
+    found = {one.name: one.value for one in result.metrics}
+    assert found["ticks_several"] == found["ticks_planned"] > 0
+
+
+@pytest.mark.parametrize("replicas", [2, 3])
+def test_a_schedule_that_several_clients_keep_without_a_lock_runs_as_often_each_time(
+    one_cell: OneCell, replicas: int
+) -> None:
+    params: dict[str, object] = {"every_s": 0.5, "ticks": 5, "work_ms": 100, "replicas": replicas}
+    result = one_cell("reference", SCENARIOS["replicas"], params=params)
+    assert ended(result) == ("ok", "")
+    assert result.events is not None
+    own = result.events[result.events["task"] >= SCHEDULE]
+    starts = own[own["kind"] == Kind.START]
+    assert len(set(starts["pid"].tolist())) == replicas
+    found = {one.name: one.value for one in result.metrics}
+    assert found["ticks_several"] == found["ticks_planned"] > 0
+    assert found["ticks_overlapped"] == found["ticks_planned"]
+
+
+def test_a_schedule_that_a_server_keeps_has_no_replicas(system: System, one_cell: OneCell) -> None:
+    system.change('# capabilities = ["enqueue"]', '# capabilities = ["enqueue", "periodic"]')
+    system.change("from bench.agent import Adapter,", "from bench.agent import Adapter, Periodic,")
+    system.change(CLASS, "class Spool(Adapter, Periodic):\n")
+    system.change(SUBMIT, "    def register(self, schedule):\n        pass\n\n" + SUBMIT)
+    result = one_cell(system.path, SCENARIOS["replicas"], params={"ticks": 1}, slots=1)
+    assert ended(result) == (
+        "unsupported",
+        "its schedules are kept by a server: there are no replicas of that here",
+    )
+
+
+def test_a_schedule_that_the_library_does_not_have_is_no_error(system: System, one_cell: OneCell) -> None:
+    system.change('# capabilities = ["enqueue"]', '# capabilities = ["enqueue", "periodic"]')
+    system.change("from bench.agent import Adapter,", "from bench.agent import Adapter, Periodic,")
+    system.change(CLASS, "class Spool(Adapter, Periodic):\n")
+    raising = "    def register(self, schedule):\n        raise NotImplementedError('whole minutes')\n\n"
+    system.change(SUBMIT, raising + SUBMIT)
+    result = one_cell(system.path, SCENARIOS["periodic"], params={"ticks": 1}, slots=1)
+    assert ended(result) == ("unsupported", "whole minutes")
+
+
 @pytest.mark.parametrize(
     ("script", "role", "said"),
     [

@@ -91,18 +91,31 @@ class Client:
             self.adapter.stop()
         return {}
 
-    def play(self, phase: int, load: dict[str, Any], ahead: bool, skip: int = 0) -> dict[str, Any]:
-        """Send a load without its first `skip` tasks; answers when the last was accepted or refused."""
+    def play(
+        self,
+        phase: int,
+        load: dict[str, Any],
+        ahead: bool,
+        skip: int = 0,
+        since_ns: int = 0,
+        begin_ns: int = 0,
+    ) -> dict[str, Any]:
+        """Send a load without its first `skip` tasks; answers when the last was accepted or refused.
+
+        A load that goes on is `since_ns` old: what should have been sent before is left out as well. It
+        begins, or goes on, at `begin_ns` of CLOCK_MONOTONIC, where that is given.
+        """
         spec = Load(**{**load, "arrival": Arrival(load["arrival"])})
-        plan = pacer.tasks(spec, phase, ahead)[skip:]
+        plan = [one for one in pacer.tasks(spec, phase, ahead)[skip:] if one[0] >= since_ns]
         gc.collect()
         gc.freeze()  # the plan's own objects must not slow the system's garbage collections
-        base_ns = monotonic_ns() + (0 if spec.arrival is Arrival.BURST else LEAD_NS)
+        begin_ns = begin_ns or monotonic_ns() + (0 if spec.arrival is Arrival.BURST else LEAD_NS)
+        base_ns = begin_ns - since_ns
         refused, error = self._pace(plan, base_ns)
         if isinstance(self.adapter, Claims):
             self.sent += [task.id for *_, task in plan]
-        last_due_ns = base_ns + max((due for _, due, _ in plan), default=0)
-        if ahead:  # the library counts the delay from when it was told, which a burst can delay
+        last_due_ns = base_ns + max((due for _, due, _ in plan), default=since_ns)
+        if ahead and plan:  # the library counts the delay from when it was told, which a burst can delay
             last_due_ns = max(last_due_ns, monotonic_ns() + max(task.delay_s for *_, task in plan) * 10**9)
         return {
             "sent": len(plan),
@@ -122,6 +135,7 @@ class Client:
         self,
         id: int,  # noqa: A002 - as in a task
         every_s: float,
+        work: str = "noop",
         wall_clock: bool = False,
     ) -> dict[str, Any]:
         """Have the library run a body every so often; its first tick is due that long from now.
@@ -136,7 +150,7 @@ class Client:
             raise TypeError("this adapter has no schedules: it is not Periodic")
         every_ns = round(every_s * 1e9)
         first_due_ns = turn_ns(every_ns) if wall_clock else monotonic_ns() + every_ns
-        keepers = self.adapter.register(Schedule(id, every_s)) or ()
+        keepers = self.adapter.register(Schedule(id, every_s, work)) or ()
         if wall_clock or not keepers:
             stamp(Kind.SUBMIT, id, first_due_ns)
         return {"processes": [asdict(process) for process in keepers]}
@@ -166,6 +180,8 @@ def main(module_name: str, descriptor: int) -> None:
             try:
                 client = client or Client(find(module_name)(context()))
                 answer = {"ok": True, **getattr(client, name)(**order)}
+            except NotImplementedError as error:
+                answer = {"ok": False, "error": "", "unsupported": str(error)}
             except Exception as error:  # noqa: BLE001 - it is reported to the runner
                 traceback.print_exc()
                 answer = {"ok": False, "error": f"{type(error).__name__}: {error}"}

@@ -1,4 +1,4 @@
-"""What a task does between its two stamps: nothing, sleep, a round trip, a burn, raise, or end its process."""
+"""What a task does between its two stamps: nothing, sleep, a round trip, burn, raise, or end its process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IO_REQUEST = struct.Struct("<II")
 
 
 LEDGER_VARIABLE = "SCHEDBENCH_LEDGER"
-"""The folder of the ledger, and of the marks that tell which tasks have raised already."""
+"""The folder of the ledger, and of the marks that tell which tasks have begun before."""
 
 
 class PlannedFailure(Exception):
@@ -65,11 +65,22 @@ KINDS: dict[str, Callable[..., int]] = {"noop": noop, "sleep": sleep, "io": io, 
 
 def raise_once(task: int) -> int:
     """Raise the first time this task runs, wherever that is; do nothing from the second on."""
+    return fail() if _is_first(task) else 0
+
+
+def sleep_once(task: int, ms: float) -> int:
+    """Sleep for `ms` milliseconds the first time this task runs, wherever that is; else do nothing."""
+    return sleep(ms) if _is_first(task) else 0
+
+
+def _is_first(task: int) -> bool:
+    """Whether nobody has asked this of the task before; a file beside the ledger remembers it."""
+    path = os.path.join(os.environ[LEDGER_VARIABLE], f"{task}.begun")
     try:
-        os.close(os.open(os.path.join(os.environ[LEDGER_VARIABLE], f"{task}.raised"), os.O_CREAT | os.O_EXCL))
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
-        return 0
-    return fail()
+        return False
+    return True
 
 
 def poison(task: int) -> int:
@@ -79,8 +90,12 @@ def poison(task: int) -> int:
     return 0
 
 
-OF_TASK: dict[str, Callable[[int], int]] = {"raise-once": raise_once, "poison": poison}
-"""Kinds that scenarios use to see what becomes of a task; they take its id."""
+OF_TASK: dict[str, Callable[..., int]] = {
+    "raise-once": raise_once,
+    "sleep-once": sleep_once,
+    "poison": poison,
+}
+"""Kinds that scenarios use to see what becomes of a task; they take its id, then their numbers."""
 
 
 def body_s(work: str) -> float:
@@ -98,7 +113,7 @@ def perform(work: str, task: int = 0) -> int:
     """
     name, *numbers = work.split(":")
     if own := OF_TASK.get(name):
-        return own(task)
+        return own(task, *(float(number) for number in numbers))
     kind = KINDS.get(name)
     if kind is None:
         raise ValueError(f"unknown work {name!r}: valid: {', '.join(KINDS)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-from bench.agent import probe, work
+from bench.agent import work
 
 LIMIT = 2.0
 

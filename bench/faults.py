@@ -1,0 +1,212 @@
+"""Faults: what is done to a part of a running system, when, and to which processes.
+
+Verbs:
+    kill    SIGKILL, and the supervisor does its work
+    stop    what a service manager sends to end it in good order; the supervisor does its work
+    pause   SIGSTOP, and SIGCONT after `for_s`
+    cut     no connection to a service is open, and none can be made, for `for_s`
+    ahead, back     the wall clock of the system's processes jumps by an hour, and back after `for_s`
+
+Aims:
+    task    the process that runs a task at that moment, where it is not the worker itself
+    worker  the process that somebody started and below which a task runs at that moment
+    server  everything else of the system's own: schedulers, daemons, servers
+    keeper  what keeps schedules: of those the schedulers, or else the daemons, or else the servers; or
+            else the client
+    broker, database    that service
+    network connections to services; clock the wall clock
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from bench import ledger, wallclock
+from bench.errors import Unsupported
+from bench.model import Fault, Role
+from bench.processes import Child, Group
+from bench.supervisor import send
+
+STOP_SIGNALS: Final[Mapping[str, signal.Signals]] = {Role.DATABASE: signal.SIGINT}
+"""What ends a service in good order, where it is not SIGTERM: PostgreSQL waits for its clients at that.
+https://www.postgresql.org/docs/current/server-shutdown.html"""
+
+KEEPERS: Final = (Role.SCHEDULER, Role.DAEMON, Role.SERVER, Role.CLIENT)
+"""Who keeps schedules, the first role of which there is a process."""
+
+JUMP_S: Final = 3600
+
+NEVER_S: Final = 20.0
+"""A fault aimed at a running task waits for one for so long."""
+
+
+@dataclass
+class Strike:
+    """A fault of a phase, due at `at_s` of CLOCK_MONOTONIC; `done_ns` and `healed_ns` once they are."""
+
+    fault: Fault
+    at_s: float
+    done_ns: int = 0
+    healed_ns: int = 0
+    pids: list[int] = field(default_factory=list)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be done."""
+        return self.healed_ns > 0
+
+    def record(self) -> dict[str, Any]:
+        """What the record of a cell says of it."""
+        return {
+            "verb": self.fault.verb,
+            "aim": self.fault.aim,
+            "done_ns": self.done_ns,
+            "healed_ns": self.healed_ns,
+            "pids": self.pids,
+        }
+
+
+class Striker:
+    """Does the faults of a phase to the processes of a group, and heals them.
+
+    `relays` are the processes through which all connections to services go, `clock` the file that the
+    system's wall clock is read through; both only where they were asked for.
+    """
+
+    def __init__(self, group: Group, events: Path, relays: Sequence[Child], clock: Path | None) -> None:
+        self.strikes: list[Strike] = []
+        self._group, self._events, self._relays, self._clock = group, events, relays, clock
+
+    def begin(self, faults: Sequence[Fault]) -> None:
+        """Count the times of these faults from now."""
+        now_s = time.monotonic()
+        self.strikes += [Strike(fault, now_s + fault.at_s) for fault in faults]
+
+    @property
+    def over(self) -> bool:
+        """Whether everything was done, and is healed."""
+        return all(strike.over for strike in self.strikes)
+
+    def look(self) -> None:
+        """Do and heal what is due.
+
+        Raises:
+            Unsupported: this system has no such part.
+        """
+        now_s = time.monotonic()
+        for strike in self.strikes:
+            if not strike.done_ns and now_s >= strike.at_s:
+                self._do(strike)
+            elif strike.done_ns and not strike.over and now_s >= strike.done_ns / 1e9 + strike.fault.for_s:
+                self._heal(strike)
+
+    def heal(self) -> None:
+        """Heal at once whatever is not healed: nothing that is stopped can be ended in good order."""
+        for strike in self.strikes:
+            if strike.done_ns and not strike.over:
+                self._heal(strike)
+
+    def _do(self, strike: Strike) -> None:
+        verb = strike.fault.verb
+        if verb in ("ahead", "back"):
+            self._set_clock(JUMP_S if verb == "ahead" else -JUMP_S)
+        elif verb == "cut":
+            strike.pids = [child.popen.pid for child in self._relays]
+            for child in self._relays:
+                child.stopping = True
+            send(strike.pids, signal.SIGKILL)
+        else:
+            aimed = self._aimed(strike)
+            if aimed is None:
+                return  # no task runs now: at the next look, then
+            role, strike.pids = aimed
+            number = {
+                "kill": signal.SIGKILL,
+                "stop": STOP_SIGNALS.get(role, signal.SIGTERM),
+                "pause": signal.SIGSTOP,
+            }[verb]
+            send(strike.pids, number)
+        strike.done_ns = time.monotonic_ns()
+        if verb in ("kill", "stop"):
+            strike.healed_ns = strike.done_ns
+
+    def _heal(self, strike: Strike) -> None:
+        verb = strike.fault.verb
+        if verb == "pause":
+            send(strike.pids, signal.SIGCONT)
+        elif verb == "cut":
+            for child in self._relays:
+                child.popen.wait()
+                self._group.restart(child)
+                child.stopping = False
+        else:
+            self._set_clock(0)
+        strike.healed_ns = time.monotonic_ns()
+
+    def _set_clock(self, ahead_s: int) -> None:
+        assert self._clock is not None
+        wallclock.set_ahead(self._clock, ahead_s)
+
+    def _aimed(self, strike: Strike) -> tuple[str, list[int]] | None:
+        """The role and the processes that a fault is aimed at; None where it has to wait for a task.
+
+        Raises:
+            Unsupported: there is no such part, or no task ran for long.
+        """
+        verb, aim = strike.fault.verb, strike.fault.aim
+        members = self._group.members()
+        if aim in (Role.BROKER, Role.DATABASE):
+            return self._service(verb, aim, members)
+        running = [pid for pid in ledger.running(ledger.read(self._events).records) if pid in members]
+        if aim in ("task", "worker") and not running:
+            if time.monotonic() > strike.at_s + NEVER_S:
+                raise Unsupported(f"no task could be seen to run for {NEVER_S:g} s: none was struck")
+            return None
+        above = self._group.above(running[-1]) if running else None
+        if aim == "task":
+            if above is None or above.popen.pid == running[-1]:
+                raise Unsupported("its tasks run in the worker itself: that is the fault `worker`")
+            return above.role, [running[-1]]
+        if aim == "worker":
+            assert above is not None
+            return above.role, self._whole(above, verb)
+        return self._keepers(verb) if aim == "keeper" else self._servers(verb, above)
+
+    def _service(self, verb: str, role: str, members: dict[int, str]) -> tuple[str, list[int]]:
+        if any(other.role == role for other in self._group.others):
+            raise Unsupported(f"its {role} runs in a container: faults are for embedded services")
+        own = [child for child in self._group.children if child.role == role]
+        if not own:
+            raise Unsupported(f"it has no {role} of its own")
+        everything = [pid for pid, its in members.items() if its == role]
+        return role, [own[0].popen.pid] if verb == "stop" else everything
+
+    def _keepers(self, verb: str) -> tuple[str, list[int]]:
+        children = self._group.children
+        role = next(role for role in KEEPERS if any(child.role == role for child in children))
+        own = [child for child in children if child.role == role]
+        return role, [pid for child in own for pid in self._whole(child, verb)]
+
+    def _servers(self, verb: str, worker: Child | None) -> tuple[str, list[int]]:
+        apart = {
+            Role.CLIENT,
+            Role.HARNESS,
+            Role.BROKER,
+            Role.DATABASE,
+            worker.role if worker else Role.WORKER,
+        }
+        own = [child for child in self._group.children if child.role not in apart]
+        if not own:
+            raise Unsupported("nothing runs beside its workers: it has no server or scheduler")
+        return own[0].role, [pid for child in own for pid in self._whole(child, verb)]
+
+    def _whole(self, child: Child, verb: str) -> list[int]:
+        """The process alone where it is to end, with all that it has started where it is paused."""
+        if verb != "pause":
+            return [child.popen.pid]
+        return [*self._group.below(child), *self._group.remains(child.role)]

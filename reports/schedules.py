@@ -1,0 +1,263 @@
+"""The tables of schedules: what each does with its ticks, and what becomes of them where several keep one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from bench.stats import proportion_interval
+from bench.store import Run
+from reports import marks
+from reports.lines import condition
+from reports.measured import Measured, Params, Subject, measured
+from reports.tables import NONE, Column, Entry, Footnotes, Group, Table, interval_text, number, text
+
+UNMEASURED: Final = "not measured"
+
+PERIODIC_LEAD: Final = (
+    "What was seen of one schedule. The offset is from the due time to the start of the body, also beside "
+    "an open-loop load of a share of the capacity; drift is the trend of the offset, and jitter how far the "
+    "time between two neighbouring starts is off the period. A long run lasts for three and a half periods: "
+    "ticks that are due meanwhile are skipped, or wait, or run beside it. Then everything that runs tasks or "
+    "keeps the schedule is stopped in good order for some ticks, servers apart, and started again: runs that "
+    "come for ticks of that time are made up for. Last, what keeps the schedule is killed and started again, "
+    "and nobody registers the schedule anew."
+)
+REPLICAS_LEAD: Final = (
+    "Several instances keep one schedule, told of it at nearly the same moment; every tick is counted by how "
+    "many runs began from its due time to the next one's. Runs overlap when one begins before another has "
+    "ended: then nothing keeps two of them apart. Where one is paused, it is what runs the body, in the "
+    "middle of it, and its lock runs out meanwhile. The share of ticks that ran once has an exact 95 % "
+    "interval."
+)
+
+COUNTS: Final = {
+    "ticks_planned": "Ticks",
+    "ticks_once": "Once",
+    "ticks_missed": "Missed",
+    "ticks_several": "Several times",
+    "ticks_overlapped": "Overlapping",
+    "runs_at_once_max": "Most at once",
+}
+
+Figures = Mapping[str, Measured]
+"""The figures of one condition by metric; of one that gave none, the reason stands under the empty name."""
+
+
+def tables(run: Run) -> list[Table]:
+    """What was seen of schedules and of their replicas; a table without a row is empty."""
+    rows = measured(run)
+    return [_periodic(rows), _replicas(rows, run.info.get("systems", {}))]
+
+
+def _by_condition(rows: Iterable[Measured], scenario: str) -> dict[Subject, dict[str, dict[str, Measured]]]:
+    """The figures of a scenario by system and variant, then by parameters as text, then by metric."""
+    found: dict[Subject, dict[str, dict[str, Measured]]] = {}
+    for row in rows:
+        if row.scenario == scenario:
+            found.setdefault(row.subject, {}).setdefault(row.params_text, {})[row.metric] = row
+    return dict(sorted(found.items(), key=lambda item: (item[0].floor, item[0].title, item[0].variant)))
+
+
+# --- one schedule -----------------------------------------------------------------------------------
+
+PERIODIC_HEADS: Final = {
+    "offset": Column("P95 offset, ms", True),
+    "loaded": Column("P95 offset under load, ms", True),
+    "drift": Column("Drift, ms/h", True),
+    "jitter": Column("P95 jitter, ms", True),
+    "overlap": Column("During a long run"),
+    "down": Column("Made up for after downtime"),
+    "restart": Column("Survives a kill"),
+}
+
+
+def _periodic(rows: Sequence[Measured]) -> Table:
+    notes, entries, records = Footnotes(), [], []
+    for subject, conditions in _by_condition(rows, "periodic").items():
+        asked = {what: _first(conditions, what) for what in ("idle", "loaded", "overlap", "down", "restart")}
+        period = next((_every(figures) for figures in asked.values() if figures), "")
+        cells = {
+            "offset": _figure(asked["idle"], "tick_delay_p95", notes),
+            "loaded": _figure(asked["loaded"], "tick_delay_p95", notes),
+            "drift": _figure(asked["idle"], "tick_drift", notes),
+            "jitter": _figure(asked["idle"], "tick_jitter_p95", notes),
+            "overlap": _words(asked["overlap"], "overlap_due", overlap_words, notes, period),
+            "down": _words(asked["down"], "runs_after", made_up_words, notes, period),
+            "restart": _words(asked["restart"], "runs_after", survival_words, notes, period),
+        }
+        entries.append((Entry(subject.title), Entry(subject.variant), Entry(period), *cells.values()))
+        own = [row for figures in asked.values() for row in figures.values()]
+        doubts = "; ".join(dict.fromkeys(remark for row in own for remark in marks.remarks(row.reason)))
+        records.append(
+            {
+                "system": subject.system,
+                "variant": subject.variant,
+                "period": period,
+                **{name: entry.text for name, entry in cells.items()},
+                "marks": marks.words(doubts),
+                "reason": doubts,
+            }
+        )
+    columns = (*map(Column, ("System", "Variant", "Period")), *PERIODIC_HEADS.values())
+    title, groups = "Schedules: accuracy, long runs, downtime, restarts", (Group("", tuple(entries)),)
+    texts, legend = tuple(notes.texts), notes.legend
+    return Table("periodic", title, PERIODIC_LEAD, columns, groups, texts, tuple(records), legend)
+
+
+def _first(conditions: Mapping[str, Figures], what: str) -> Figures:
+    """What was asked with the shortest period, or nothing."""
+    fitting = [
+        figures for figures in conditions.values() if _what(next(iter(figures.values())).params) == what
+    ]
+    return min(fitting, key=lambda figures: _period_s(next(iter(figures.values())).params), default={})
+
+
+def _what(params: Params) -> str:
+    asked = str(params.get("what", "accuracy"))
+    if asked == "accuracy":
+        return "loaded" if params.get("load") else "idle"
+    return asked
+
+
+def _period_s(params: Params) -> float:
+    return float(params.get("every_s", 1))
+
+
+def _every(figures: Figures) -> str:
+    return f"{_period_s(next(iter(figures.values())).params):g} s"
+
+
+def _figure(figures: Figures, metric: str, notes: Footnotes) -> Entry:
+    row = figures.get(metric)
+    if row is None:
+        return _unmeasured(figures, notes)
+    ends = interval_text(row.interval)
+    return notes.beside(row, sub="" if ends == NONE else ends)
+
+
+def _unmeasured(figures: Figures, notes: Footnotes) -> Entry:
+    """Nothing was asked, or no trial gave a figure: then the reason is a footnote."""
+    failed = figures.get("")
+    return Entry(NONE, notes=notes.of(failed.reason)) if failed else Entry(UNMEASURED)
+
+
+def _words(figures: Figures, metric: str, words: Any, notes: Footnotes, period: str) -> Entry:
+    """What a verdict in words rests on stands below it, with the period where that is another."""
+    row = figures.get(metric)
+    if row is None:
+        return _unmeasured(figures, notes)
+    said, below = words({name: value(one) for name, one in figures.items() if name})
+    every = _every(figures)
+    sub = "; ".join(filter(None, (below, f"every {every}" if every != period else "")))
+    notes.reasons.append(row.reason)
+    return Entry(said, sub, notes.of(row.reason), marks=marks.marks(row.reason))
+
+
+def value(row: Measured) -> float:
+    """A figure, or 0 where no trial has it."""
+    return row.interval.value if row.interval else 0.0
+
+
+def overlap_words(found: Mapping[str, float]) -> tuple[str, str]:
+    """What became of the ticks that were due during a long run."""
+    due = round(found["overlap_due"])
+    parts = {"beside": "run beside it", "queued": "run after it", "skipped": "skipped"}
+    counts = {words: round(found[f"overlap_{name}"]) for name, words in parts.items()}
+    most = f"at most {found['runs_at_once_max']:g} at once"
+    whole = [words for words, count in counts.items() if count >= due > 0]
+    if whole:
+        return f"all {whole[0]}", most
+    return ", ".join(f"{count} {words}" for words, count in counts.items() if count), most
+
+
+def made_up_words(found: Mapping[str, float]) -> tuple[str, str]:
+    """How many runs came for the ticks that were missed."""
+    missed, came = round(found["missed_ticks"]), round(found.get("runs_made_up", 0))
+    if not found["runs_after"]:
+        return "never ran again", ""
+    first = f"first run after {number(found['first_run_after'])} s"
+    return ("all" if came >= missed > 1 else {0: "none"}.get(came, f"{came}")) + f" of {missed}", first
+
+
+def survival_words(found: Mapping[str, float]) -> tuple[str, str]:
+    """Whether a schedule ran again after what kept it was killed."""
+    if not found["runs_after"]:
+        return "no", ""
+    return "yes", made_up_words(found)[1]
+
+
+# --- several that keep one --------------------------------------------------------------------------
+
+
+def _replicas(rows: Sequence[Measured], systems: Mapping[str, Any]) -> Table:
+    notes, entries, records = Footnotes(), [], []
+    for subject, conditions in _by_condition(rows, "replicas").items():
+        variants = systems.get(subject.system, {}).get("variants", {})
+        pattern = variants.get(subject.variant, {}).get("summary", "")
+        for figures in conditions.values():
+            first = next(iter(figures.values()))
+            replicas = round(float(first.params.get("replicas", 2)))
+            words = condition("replicas", first.params)
+            cells = [_count(figures, metric, notes) for metric in COUNTS]
+            entries.append(
+                (
+                    Entry(subject.title),
+                    Entry(subject.variant, pattern),
+                    Entry(f"{replicas}"),
+                    Entry(words.partition(", ")[2]),
+                    *cells,
+                    Entry(_share(figures)),
+                )
+            )
+            doubts = "; ".join(
+                dict.fromkeys(remark for one in figures.values() for remark in marks.remarks(one.reason))
+            )
+            records.append(
+                {
+                    "system": subject.system,
+                    "variant": subject.variant,
+                    "replicas": replicas,
+                    "condition": words,
+                    **{
+                        metric: round(value(figures[metric])) if metric in figures else None
+                        for metric in COUNTS
+                    },
+                    "share_once": _share(figures),
+                    "trials": first.trials,
+                    "marks": marks.words(doubts),
+                    "reason": doubts,
+                }
+            )
+    columns = (
+        Column("System"),
+        Column("Variant"),
+        Column("Replicas", True),
+        Column("Schedule"),
+        *(Column(head, True) for head in COUNTS.values()),
+        Column("Share once, %", True),
+    )
+    title, groups = "Replicas: one schedule, kept several times", (Group("", tuple(entries)),)
+    texts, legend = tuple(notes.texts), notes.legend
+    return Table("replicas", title, REPLICAS_LEAD, columns, groups, texts, tuple(records), legend)
+
+
+def _count(figures: Figures, metric: str, notes: Footnotes) -> Entry:
+    row = figures.get(metric)
+    if row is None:
+        return _unmeasured(figures, notes)
+    if metric != "ticks_planned":
+        return Entry(text(round(value(row))))
+    notes.reasons.append(row.reason)
+    return Entry(text(round(value(row))), notes=notes.of(row.reason), marks=marks.marks(row.reason))
+
+
+def _share(figures: Figures) -> str:
+    planned, once = (
+        round(value(figures[name])) if name in figures else 0 for name in ("ticks_planned", "ticks_once")
+    )
+    if not planned:
+        return NONE
+    share = proportion_interval(once, planned)
+    low, high = (0.0 if end is None else 100 * end for end in (share.low, share.high))
+    return f"{number(100 * share.value)} ({number(low)}\N{EN DASH}{number(high)})"

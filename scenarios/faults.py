@@ -1,0 +1,213 @@
+"""Faults: one thing goes wrong under a load, and each task of it is accounted for.
+
+A burst finds the capacity; half of it is offered, and some seconds into that the fault is done and, where it
+does not heal by itself, healed. What exits is started again by the harness, as a service manager would. The
+drain outlasts the slowest constant by which the vendor promises that a struck task runs again, so that late
+is not called lost. A last burst tells what the system reaches afterwards.
+
+Struck tasks are those whose body ran when the fault was done, or the one that carries the fault. Constants
+are made shorter where the library lets one, but not where something stands still: with those, a pause would
+look like a death.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from bench.model import FAULTS, FaultKind
+from bench.scenario import (
+    BATCHES,
+    Arrival,
+    CellError,
+    Grid,
+    History,
+    Load,
+    Metric,
+    Parameter,
+    Phase,
+    Phases,
+    Scenario,
+    System,
+    Variant,
+    bursts,
+    capacity_hz,
+)
+
+CALM_S: Final = 2.0
+"""After the drain: what comes twice may come late."""
+
+SPECIAL: Final = 5
+"""The index of the task of a load that raises, kills its process or cannot be serialised."""
+
+LOAD, FLOOD = 0.5, 2.0
+"""What is offered, as a share of the capacity: usually, and in a flood."""
+
+EXHAUSTED, LONG_MS = 10, 1000
+"""So many long tasks for each slot fill a pool."""
+
+CORE: Final = ("task-process", "worker", "server", "broker", "database", "raise", "poison")
+"""What a first look asks."""
+
+SERVICES: Final = {
+    "broker": frozenset({"redis", "rabbitmq"}),
+    "database": frozenset({"postgresql", "postgresql-contrib"}),
+}
+"""What a variant must have for a fault to be aimed at it: seen before anything is started."""
+
+IDS: Final = 10
+"""So many task numbers are named beside a count."""
+
+
+class Faults(Scenario):
+    """What a variant promises when something goes wrong, beside what was observed."""
+
+    headline = "fault_lost"
+    again = False
+    title = "Faults: the fate of every task when something goes wrong, beside what the vendor promises"
+    unasked = frozenset({"standard", "full"})
+    deadline_s = 5.0
+    parameters = {
+        "fault": Parameter("worker", "what goes wrong", tuple(FAULTS)),
+        "work": Parameter("sleep:200", "what a task does; long enough to be struck while it runs"),
+        "load_s": Parameter(12.0, "seconds of load; the fault is done after 3 of them", above_zero=True),
+        "limit_s": Parameter(60.0, "seconds for the drain, beside what is promised", above_zero=True),
+    }
+    profiles = {
+        "quick": (Grid(1, tuple({"fault": fault} for fault in CORE)),),
+        "standard": (Grid(3, tuple({"fault": fault} for fault in FAULTS), heavy=1),),
+        "full": (Grid(10, tuple({"fault": fault} for fault in FAULTS), heavy=3),),
+    }
+
+    def scaled(self, params: Mapping[str, Any]) -> bool:
+        return all(fault.verb != "pause" for fault in FAULTS[params["fault"]].done)
+
+    def relay(self, params: Mapping[str, Any]) -> bool:
+        return any(fault.aim == "network" for fault in FAULTS[params["fault"]].done)
+
+    def clock(self, params: Mapping[str, Any]) -> bool:
+        return any(fault.aim == "clock" for fault in FAULTS[params["fault"]].done)
+
+    def unsupported(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:
+        if variant.batch:
+            return BATCHES
+        for fault in FAULTS[params["fault"]].done:
+            if fault.aim in SERVICES and SERVICES[fault.aim].isdisjoint(variant.services):
+                return f"it has no {fault.aim} of its own"
+        return ""
+
+    def seconds(self, params: Mapping[str, Any]) -> float:
+        return float(params["load_s"] + 20)
+
+    def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
+        kind = FAULTS[params["fault"]]
+        promise = variant.promises.get(params["fault"])
+        patience_s = promise.within_s if promise else 0.0
+        slots, work, load_s = variant.max_slots or 1, params["work"], params["load_s"]
+        before = yield from bursts(variant, work, EXHAUSTED * slots)
+        rate_hz = capacity_hz(before) * (FLOOD if params["fault"] == "flood" else LOAD)
+        special = {SPECIAL: kind.special} if kind.special else {}
+        if params["fault"] == "pool":
+            special = dict.fromkeys(range(EXHAUSTED * slots), f"sleep:{LONG_MS}")
+        n = max(2 * SPECIAL, len(special), math.ceil(rate_hz * load_s))
+        load = Load(
+            n,
+            Arrival.POISSON,
+            rate_hz,
+            work=work,
+            seed=round(rate_hz * 1000),
+            special=tuple(special.items()),
+        )
+        yield Phase(
+            "load",
+            load,
+            supervised=True,
+            faults=kind.done,
+            patience_s=patience_s,
+            limit_s=params["limit_s"] + 3 * load.n / rate_hz + patience_s,
+        )
+        again_s = patience_s if kind.special else 0.0
+        yield Phase("calm", wait="hold", hold_s=max(CALM_S, again_s), supervised=True)
+        yield Phase("burst after", Load(len(before), work=work), supervised=True, patience_s=patience_s)
+
+    def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
+        kind = FAULTS[params["fault"]]
+        if not all(fault["done_ns"] for fault in history.faults):
+            raise CellError("the fault was never done: the load was over before")
+        tasks = history.sent("load")
+        struck = _struck(history, tasks, kind)
+        yield Metric("struck", "count", float(len(struck)), len(tasks), note=_named(struck))
+        others = tasks.drop(tasks.index[tasks["index"] == SPECIAL]) if kind.special else tasks
+        ended, taken = others["ends"] > 0, others["accepted"] > 0
+        counts = {
+            "lost": others[~ended & (others["fails"] == 0) & (taken | (others["starts"] > 0))],
+            "duplicated": others[others["repeated"]],
+            "failed": others[~ended & (others["fails"] > 0)],
+            "refused": others[~ended & ~taken & (others["starts"] == 0)],
+            "rerun": others[(others["starts"] > 1) & ~others["repeated"]],
+        }
+        for name, rows in counts.items():
+            yield Metric(f"fault_{name}", "count", float(len(rows)), len(others), note=_named(rows))
+        if kind.special:
+            special = tasks[tasks["index"] == SPECIAL]
+            yield Metric("special_attempts", "count", float(special["starts"].sum()), 1)
+            yield Metric("special_refused", "count", float(special["refused"].sum()), 1)
+        if kind.done:
+            yield from self.recovery(history, tasks, struck)
+        yield from self.afterwards(history)
+        if history.restarts:
+            yield Metric("restarts", "count", float(len(history.restarts)), len(history.restarts))
+
+    def recovery(self, history: History, tasks: pd.DataFrame, struck: pd.DataFrame) -> Iterable[Metric]:
+        """How long nothing started, and until when tasks were late, both from the fault on."""
+        at_ns = int(history.faults[0]["done_ns"])
+        starts_ns = np.sort(tasks["start_ns"].dropna().to_numpy(np.int64))
+        after = starts_ns[starts_ns > at_ns]
+        if len(after):
+            gap_s = float(np.diff(np.concatenate([[at_ns], after])).max()) / 1e9
+            yield Metric("standstill", "s", gap_s, len(after))
+        waited_ms = ((tasks["start_ns"] - tasks["due_ns"]) / 1e6).astype(float)
+        calm = waited_ms[(tasks["due_ns"] < at_ns - 1e9).to_numpy(bool)].dropna()
+        if not len(calm):
+            return
+        usual_ms = 2 * float(calm.max()) + 100
+        after_it = (tasks["due_ns"] > at_ns).to_numpy(bool)
+        upset = tasks[after_it & ((waited_ms > usual_ms) | waited_ms.isna()).to_numpy(bool)]
+        last_ns = int(upset["due_ns"].max()) if len(upset) else at_ns
+        note = "not before the load ended" if len(upset) and last_ns == tasks["due_ns"].max() else ""
+        yield Metric("recovered_after", "s", (last_ns - at_ns) / 1e9, len(tasks), note=note)
+
+    def afterwards(self, history: History) -> Iterable[Metric]:
+        """What a burst reaches after the fault, over what the same burst reached before."""
+        before = [phase.name for phase in history.phases.values() if phase.name.startswith("burst of")]
+        after = history.sent("burst after")
+        try:
+            ratio = capacity_hz(after) / capacity_hz(history.sent(before[-1]))
+        except CellError as error:
+            yield Metric("throughput_after", "x", 0.0, len(after), note=str(error))
+        else:
+            yield Metric("throughput_after", "x", ratio, len(after))
+
+
+def _struck(history: History, tasks: pd.DataFrame, kind: FaultKind) -> pd.DataFrame:
+    """The tasks whose body ran when the fault was done, or that carry it."""
+    if kind.special:
+        chosen = (tasks["index"] == SPECIAL).to_numpy(bool)
+    elif history.faults:
+        at_ns = history.faults[0]["done_ns"]
+        over = (tasks["end_ns"] < at_ns) | (tasks["fail_ns"] < at_ns)
+        chosen = (tasks["start_ns"] < at_ns).fillna(False).to_numpy(bool) & ~over.fillna(False).to_numpy(bool)
+    else:
+        chosen = np.zeros(len(tasks), np.bool_)
+    return tasks.loc[chosen]
+
+
+def _named(rows: pd.DataFrame) -> str:
+    """The numbers of tasks, so that each can be looked up in tasks.parquet."""
+    numbers = rows["index"].tolist()
+    more = f" and {len(numbers) - IDS} more" if len(numbers) > IDS else ""
+    return f"tasks {', '.join(map(str, numbers[:IDS]))}{more}" if numbers else ""

@@ -1,0 +1,82 @@
+"""Replicas: several instances keep one schedule; each tick is counted: once, never, or several times.
+
+They are told the same, one right after the other, as if one program had been deployed several times. The
+body lasts longer than they are apart, so that a lock around it can keep all but one out. With `pause_s`, the
+process that runs the body is stopped for so long in the middle of it: a lock that is gone by then lets
+another one in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bench.scenario import (
+    Fault,
+    Grid,
+    History,
+    Metric,
+    Parameter,
+    Phase,
+    Phases,
+    Scenario,
+    System,
+    Variant,
+    no_schedule,
+)
+
+PAUSED_AT = 3
+"""The tick in which the process that runs the body is stopped."""
+
+
+class Replicas(Scenario):
+    """Ticks of one schedule that is kept several times."""
+
+    headline = "ticks_several"
+    again = False
+    sends = False
+    title = "Replicas: ticks that run once, never or several times where a schedule is kept more than once"
+    unasked = frozenset({"standard", "full"})
+    parameters = {
+        "replicas": Parameter(2, "instances of what keeps the schedule", (2, 3, 4)),
+        "every_s": Parameter(2.0, "seconds between two ticks", above_zero=True),
+        "ticks": Parameter(20, "ticks to account for", above_zero=True),
+        "work_ms": Parameter(300, "how long the body sleeps", above_zero=True),
+        "pause_s": Parameter(0.0, "for how long a process is stopped while it runs the body; 0 for never"),
+    }
+    profiles = {
+        "quick": (Grid(1, ({"ticks": 5},)),),
+        "standard": (Grid(6, ({}, {"replicas": 4}, {"pause_s": 7.0}), heavy=3),),
+        "full": (Grid(10, ({"ticks": 100}, {"replicas": 4, "ticks": 100}, {"pause_s": 7.0})),),
+    }
+
+    def unsupported(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:
+        return no_schedule(system, variant, params["every_s"])
+
+    def seconds(self, params: Mapping[str, Any]) -> float:
+        return float((params["ticks"] + 1.5) * params["every_s"])
+
+    def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
+        at_s, for_s = (PAUSED_AT - 0.5) * params["every_s"], params["pause_s"]
+        yield Phase(
+            "ticks",
+            every_s=params["every_s"],
+            every_work=f"sleep:{params['work_ms']}",
+            wall_clock=variant.every_s > 0,
+            replicas=params["replicas"],
+            wait="hold",
+            hold_s=self.seconds(params),
+            supervised=for_s > 0,
+            faults=(Fault("pause", "worker", at_s, for_s),) if for_s else (),
+        )
+
+    def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
+        ticks = history.ticks("ticks")
+        planned = ticks[ticks["planned"]]
+        n, starts = len(planned), planned["starts"]
+        yield Metric("ticks_planned", "count", float(n), n)
+        yield Metric("ticks_once", "count", float((starts == 1).sum()), n)
+        yield Metric("ticks_missed", "count", float((starts == 0).sum()), n)
+        yield Metric("ticks_several", "count", float((starts > 1).sum()), n)
+        yield Metric("ticks_overlapped", "count", float(planned["overlapped"].sum()), n)
+        yield Metric("runs_at_once_max", "count", float(history.at_once("ticks")), n)
