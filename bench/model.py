@@ -308,10 +308,10 @@ class Variant:
 
     `batch`: many tasks go into one run (the adapter is a `Batch`). `heavy`: it takes long to set up, or
     reaches a few tasks a second. The bodies of canaries sleep `canary_ms`, long enough for as many to
-    overlap as there are slots; with more than two slots, longer in proportion. With `every_s` above 0, the
-    periods of its schedules are multiples of that, counted by the wall clock; they are asked for none shorter
-    than `shortest_s`. `promises` are by fault, a key of `FAULTS`; `scaled` are settings that take the place
-    of others where faults are done.
+    overlap as there are slots; with more than two slots, longer. With `every_s` above 0, the periods of its
+    schedules are multiples of that, counted by the wall clock; they are asked for none shorter than
+    `shortest_s`. `promises` are by fault, a key of `FAULTS`; `scaled` are settings that take the place of
+    others where faults are done.
     """
 
     name: str

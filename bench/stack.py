@@ -57,7 +57,8 @@ CANARIES, HEAVY_CANARIES = 4, 1
 """For each slot, in the first wave; twice as many in each one after, because a worker that prefetches takes
 many. The second is for what reaches a few tasks a second, or would take most of the cell for it."""
 CANARY_SLOTS = 2
-"""For so many slots `canary_ms` is enough. More of them share the cores: they sleep longer in proportion."""
+"""For so many slots `canary_ms` is enough. More of them share the cores and the server, so that too few begin
+while one sleeps: they sleep longer in proportion, and twice as long in each wave after the first."""
 
 Progress = Callable[[str], None]
 
@@ -629,6 +630,8 @@ class Stack:
             if most >= self.slots:
                 break
             wave_n *= 2
+            if self.slots > CANARY_SLOTS:
+                sleep_ms *= 2
         self.details["tasks_at_once"] = most
         if most < self.slots:
             raise CellError(f"only {most} of {self.slots} slots ever ran at once" + self.log_tails())

@@ -20,7 +20,7 @@ from reports.measured import Measured, but
 
 COLUMNS: Final = 3
 PANEL_IN: Final = 2.15
-HEAD_IN: Final = 0.85
+HEAD_IN: Final = 0.95
 
 IDEAL: Final = (0, (4, 2))
 """How the ideal is drawn: dashed, in ink, above all else."""
@@ -37,7 +37,7 @@ def knees(found: Sequence[Curve], colours: Mapping[str, str], folder: Path) -> C
     if any(point.efficiency is None for curve in shown for points in curve.trials for point in points):
         lines.append("no efficiency where tasks were lost: such a burst is never cleared")
     foot = look.foot(lines)
-    drawing, panels = _panels(shown, foot)
+    drawing, panels = _panels(shown, foot, under=True)
     for axes, curve in zip(panels, shown, strict=True):
         axes.set_ylim(0, 108)
         axes.set_yticks([0, 50, 100], ["0", "50", "100 %"])
@@ -136,8 +136,11 @@ def _words(shown: Sequence[Curve]) -> str:
 # --- how it is drawn ----------------------------------------------------------------------------------
 
 
-def _panels(shown: Sequence[Curve], foot: Sequence[str]) -> tuple[Figure, list[Axes]]:
-    """A drawing with a panel for each curve, row by row: jobs along it, the published knee as a band."""
+def _panels(shown: Sequence[Curve], foot: Sequence[str], *, under: bool = False) -> tuple[Figure, list[Axes]]:
+    """A drawing with a panel for each curve, row by row: jobs along it, the published knee as a band.
+
+    With room for a line `under` the name of each.
+    """
     drawing = look.figure(HEAD_IN + PANEL_IN * math.ceil(len(shown) / COLUMNS) + look.foot_in(foot))
     height_in = float(drawing.get_size_inches()[1])
     sizes = sorted({jobs for curve in shown for jobs in curve.sizes})
@@ -155,7 +158,9 @@ def _panels(shown: Sequence[Curve], foot: Sequence[str]) -> tuple[Figure, list[A
         axes.set_xticks(sizes, [f"{jobs:,}" for jobs in sizes])
         axes.xaxis.set_minor_locator(NullLocator())
         own = f", {slots_words(curve.slots)}" if curve.slots != _slots(shown) else ""
-        axes.set_title(look.label(curve.subject) + own, loc="left", fontsize=9, color=INK)
+        axes.set_title(
+            look.label(curve.subject) + own, loc="left", fontsize=9, color=INK, pad=17 if under else 6
+        )
         if figure := claim(curve.subject):
             low, high = figure.bounds
             left, right = axes.get_xlim()
@@ -190,8 +195,7 @@ def _knee(axes: Axes, curve: Curve) -> None:
         axes.plot([low or axes.get_xlim()[0], high], [22, 22], "|-", color=INK, linewidth=1.6, markersize=7)
     several = f", {curve.support.removeprefix('in ')}" if len(curve.trials) > 1 else ""
     words = marks.marked(f"knee: {curve.words}{several}", marks.marks(curve.reason))
-    box = {"facecolor": look.PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1}
-    axes.text(0.03, 0.06, words, transform=axes.transAxes, fontsize=8, color=INK, zorder=6, bbox=box)
+    axes.text(0, 1.03, words, transform=axes.transAxes, fontsize=8, color=MUTED)
 
 
 def _ideal_key() -> tuple[Line2D, str]:
