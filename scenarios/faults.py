@@ -51,7 +51,7 @@ EXHAUSTED, LONG_MS = 10, 1000
 """So many long tasks for each slot fill a pool."""
 
 CORE: Final = ("task-process", "worker", "server", "broker", "database", "raise", "poison")
-"""What a first look asks."""
+"""What is asked unless all is."""
 
 SERVICES: Final = {
     "broker": frozenset({"redis", "rabbitmq"}),
@@ -79,7 +79,7 @@ class Faults(Scenario):
     }
     profiles = {
         "quick": (Grid(1, tuple({"fault": fault} for fault in CORE)),),
-        "standard": (Grid(3, tuple({"fault": fault} for fault in FAULTS), heavy=1),),
+        "standard": (Grid(6, tuple({"fault": fault} for fault in CORE), heavy=1),),
         "full": (Grid(10, tuple({"fault": fault} for fault in FAULTS), heavy=3),),
     }
 

@@ -38,7 +38,11 @@ TINY = {
 }
 """Values with which every scenario is over in a moment."""
 
-ONLY: dict[str, dict[str, object]] = {"latency": {"load": 0}, "soak": {"duration": "2s", "per_hour": 36_000}}
+ONLY: dict[str, dict[str, object]] = {
+    "faults": {"fault": "flood", "load_s": 1, "work": "sleep:20"},
+    "latency": {"load": 0},
+    "soak": {"duration": "2s", "per_hour": 36_000},
+}
 
 WITHOUT_TASKS = {"periodic", "replicas"}
 """Scenarios in which the system runs something of its own accord."""
