@@ -142,9 +142,6 @@
 # cut = ["redelivered", "reconnects; what was prefetched is requeued; unacknowledged ones may run twice", 30, "https://www.rabbitmq.com/docs/heartbeats"]
 # worker-pause = ["kept", "not run twice: below the AMQP heartbeat of 60 s and the delivery timeout of 30 min", 0, "https://www.rabbitmq.com/docs/heartbeats"]
 #
-# [tool.schedbench.variants.rabbitmq.scaled]
-# broker_heartbeat = [2, "2 s, not 60 s", "https://www.rabbitmq.com/docs/heartbeats"]
-#
 # [tool.schedbench.variants.rabbitmq-confirms]
 # summary = "as rabbitmq, and each send waits until the broker has confirmed it"
 # services = ["rabbitmq"]
@@ -166,9 +163,6 @@
 # broker = ["redelivered", "durable queue, persistent messages; what was prefetched is requeued", 30, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-default-delivery-mode"]
 # cut = ["redelivered", "reconnects; what was prefetched is requeued; unacknowledged ones may run twice", 30, "https://www.rabbitmq.com/docs/heartbeats"]
 # worker-pause = ["kept", "not run twice: below the AMQP heartbeat of 60 s and the delivery timeout of 30 min", 0, "https://www.rabbitmq.com/docs/heartbeats"]
-#
-# [tool.schedbench.variants.rabbitmq-confirms.scaled]
-# broker_heartbeat = [2, "2 s, not 60 s", "https://www.rabbitmq.com/docs/heartbeats"]
 # ///
 """Celery on Redis or RabbitMQ. A variant's settings are Celery settings; all else is the vendor's default.
 

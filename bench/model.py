@@ -173,7 +173,7 @@ FAULTS: Final[Mapping[str, FaultKind]] = {
     ),
     "raise": FaultKind("a task raises", special="raise", crash=False),
     "unserialisable": FaultKind("a task cannot be serialised", special=UNSERIALISABLE, crash=False),
-    "poison": FaultKind("a task kills its process whenever it runs", special="poison"),
+    "poison": FaultKind("a task kills its process, the first five times that it runs", special="poison"),
     "pool": FaultKind("long tasks fill every slot", crash=False),
     "flood": FaultKind("tasks come faster than they are run", crash=False),
 }

@@ -260,11 +260,14 @@ def test_a_task_that_sleeps_once_sleeps_the_first_time_it_runs(
     assert work.body_s("sleep-once:1500") == 1.5
 
 
-def test_a_poisoned_task_ends_its_process_and_leaves_a_start_without_an_end(folder: Path) -> None:
+def test_a_poisoned_task_ends_its_process_five_times_and_then_runs(folder: Path) -> None:
     script = "from bench.agent import run; run(11, 'poison')"
-    ended = subprocess.run([sys.executable, "-c", script], check=False, env=environment(folder))
-    assert ended.returncode == -signal.SIGKILL
-    assert ledger.read(folder).records["kind"].tolist() == [Kind.START]
+    for _ in range(work.POISONED):
+        ended = subprocess.run([sys.executable, "-c", script], check=False, env=environment(folder))
+        assert ended.returncode == -signal.SIGKILL
+    assert ledger.read(folder).records["kind"].tolist() == [Kind.START] * work.POISONED
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment(folder))
+    assert ledger.read(folder).records["kind"].tolist().count(Kind.END) == 1
 
 
 def test_a_task_carries_the_work_and_payload_of_its_load() -> None:

@@ -65,29 +65,32 @@ KINDS: dict[str, Callable[..., int]] = {"noop": noop, "sleep": sleep, "io": io, 
 
 def raise_once(task: int) -> int:
     """Raise the first time this task runs, wherever that is; do nothing from the second on."""
-    return fail() if _is_first(task) else 0
+    return fail() if _first(task, "raised") else 0
 
 
-def sleep_once(task: int, ms: float) -> int:
-    """Sleep for `ms` milliseconds the first time this task runs, wherever that is; else do nothing."""
-    return sleep(ms) if _is_first(task) else 0
-
-
-def _is_first(task: int) -> bool:
-    """Whether nobody has asked this of the task before; a file beside the ledger remembers it."""
-    path = os.path.join(os.environ[LEDGER_VARIABLE], f"{task}.begun")
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        return False
-    return True
+POISONED = 5
+"""So often a poisoned task kills its process: enough to tell a loop, and it ends."""
 
 
 def poison(task: int) -> int:
-    """Kill the process that runs it: no interpreter survives to say so."""
-    del task
-    os.kill(os.getpid(), signal.SIGKILL)
+    """Kill the process that runs it, the first times; no interpreter survives to say so."""
+    if any(_first(task, f"poison-{again}") for again in range(POISONED)):
+        os.kill(os.getpid(), signal.SIGKILL)
     return 0
+
+
+def sleep_once(task: int, ms: float) -> int:
+    """Sleep for `ms` milliseconds the first time this task or schedule runs, and do nothing from then on."""
+    return sleep(ms) if _first(task, "slept") else 0
+
+
+def _first(task: int, mark: str) -> bool:
+    """Whether nobody has left this mark for this task before, in any process: now it is there."""
+    try:
+        os.close(os.open(os.path.join(os.environ[LEDGER_VARIABLE], f"{task}.{mark}"), os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
 
 
 OF_TASK: dict[str, Callable[..., int]] = {
