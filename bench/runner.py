@@ -75,7 +75,7 @@ def run_cell(
     provision = provision or Provision(owner=home.name)
     try:
         segment = checkpoint.take_up(folder) if scenario.resumable else checkpoint.Segment(folder)
-    except CellError as error:
+    except SchedbenchError as error:
         return Result(Status.ERROR, str(error))
     stack = Stack(system, variant, environment, home, folder, slots, progress, provision, segment.number)
     play = _Play(stack, scenario, params, seed + cell.trial * TRIAL_SEED, segment)

@@ -219,7 +219,9 @@ def test_a_plan_ahead_keeps_the_arrivals_and_is_due_a_second_after_each(load: Lo
 
 
 def test_bodies_are_drawn_by_their_weights_and_single_ones_are_given(folder: Path) -> None:
-    load = Load(4000, mix=(("noop", 3), ("sleep:1", 1)), special=((7, "poison"), (8, UNSERIALISABLE)), retries=2)
+    load = Load(
+        4000, mix=(("noop", 3), ("sleep:1", 1)), special=((7, "poison"), (8, UNSERIALISABLE)), retries=2
+    )
     plan = [task for *_, task in pacer.tasks(load, phase=1, ahead=False)]
     assert [task.work for task in plan] == pacer.works(load)[:8] + ["noop"] + pacer.works(load)[9:]
     assert 900 < sum(task.work == "sleep:1" for task in plan) < 1100
@@ -606,6 +608,23 @@ def test_a_batch_variant_hands_over_a_load_at_once(
     played = client.Client(batching).play(2, burst, ahead=False, skip=1)
     assert (played["sent"], played["refused"], played["error"]) == (2, 2, "OSError: full")
     assert [[task >> 32 for task in call] for call in batching.calls] == [[1, 1, 1], [2, 2]]
+
+
+@pytest.mark.parametrize("since_s", [0, 5, 100])
+def test_a_load_that_goes_on_is_sent_from_there(
+    folder: Path, context: Callable[..., contract.Context], since_s: int
+) -> None:
+    """What was due before is not sent, and what is left keeps its place in the plan."""
+    load = {"n": 300, "arrival": "daily", "rate_hz": 60.0, "seed": 3}
+    due_ns = pacer.offsets_ns(Load(300, Arrival.DAILY, 60.0, seed=3))
+    left = [i for i, at in enumerate(due_ns) if i >= 10 and at >= since_s * SECOND // 2]
+    single = Single(context())
+    played = client.Client(single).play(1, load, ahead=False, skip=10, since_ns=since_s * SECOND // 2)
+    assert [[1 << 32 | i] for i in left] == single.calls
+    assert played["sent"] == len(left)
+    records = ledger.read(folder).records
+    due = np.sort(records["aux"][records["kind"] == Kind.SUBMIT])
+    assert (np.diff(due) == np.diff(np.array(due_ns)[left])).all()
 
 
 def test_batches_are_for_batch_variants_of_adapters_that_take_them(
