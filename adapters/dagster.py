@@ -6,7 +6,7 @@
 # title = "Dagster"
 # family = "orchestrator"
 # homepage = "https://docs.dagster.io"
-# capabilities = ["enqueue", "periodic"]
+# capabilities = ["enqueue", "periodic", "retry"]
 # default = ["postgresql", "postgresql-ops"]
 #
 # [tool.schedbench.parity]
@@ -20,6 +20,7 @@
 #
 # [tool.schedbench.changed]
 # max_concurrent_runs = ["slots, not 10", "a slot means the same for every system", "https://docs.dagster.io/guides/operate/managing-concurrency/run-queue-limits"]
+# RetryRequested = ["raised by the op, where a task is to be retried", "as often as for every system", "https://docs.dagster.io/guides/build/ops/op-retries"]
 # grpc_server = ["one code server for webserver and daemon", "as it is deployed; else each starts its own", "https://docs.dagster.io/deployment/code-locations/workspace-yaml#running-your-own-grpc-server"]
 # "--port" = ["free ports of 127.0.0.1, not 3000", "cells do not meet", "https://docs.dagster.io/guides/operate/webserver"]
 # "telemetry.enabled" = ["false", "nothing leaves the machine", "https://docs.dagster.io/about/telemetry"]
@@ -162,8 +163,8 @@
 """Dagster as its parts: webserver, code server and daemon (https://docs.dagster.io/deployment/oss/oss-deployment-architecture).
 
 A task is sent through the vendor's GraphQL client as the configuration of a run, or as one of a list over
-which a run maps an op (https://docs.dagster.io/guides/build/ops/dynamic-graphs). Nothing is retried by default,
-and how often an op is retried is said where it is defined, not by a run.
+which a run maps an op (https://docs.dagster.io/guides/build/ops/dynamic-graphs). Nothing is retried by default.
+The op of a task that is to be retried asks for it: https://docs.dagster.io/guides/build/ops/op-retries
 
 A run waits in the database until the daemon takes it from the queue and asks the code server to start it.
 So the processes of runs and ops are children of the code server and count to its role. Without the daemon
@@ -189,6 +190,7 @@ from dagster import (
     Definitions,
     DynamicOut,
     DynamicOutput,
+    RetryRequested,
     RunRequest,
     in_process_executor,
     job,
@@ -210,6 +212,7 @@ class TaskConfig(Config):
     id: int
     work: str
     payload: str
+    retries: int = 0
 
 
 class TasksConfig(Config):
@@ -218,23 +221,34 @@ class TasksConfig(Config):
     tasks: list[TaskConfig]
 
 
+def attempt(task: int, kind: str, payload: str, retries: int = 0) -> None:
+    """Run a task, and ask for another attempt where it is to have one."""
+    try:
+        run(task, kind, payload)
+    except Exception as error:
+        if retries:
+            raise RetryRequested(max_retries=retries) from error
+        raise
+
+
 @op
 def body(config: TaskConfig) -> None:
     """The body of a run's only task."""
-    run(config.id, config.work, config.payload)
+    attempt(config.id, config.work, config.payload, config.retries)
 
 
 @op(out=DynamicOut())
 def listed(config: TasksConfig) -> Iterator[DynamicOutput[Any]]:
     """What `mapped` is run for."""
     for task in config.tasks:
-        yield DynamicOutput((task.id, task.work, task.payload), mapping_key=str(task.id))
+        retries = (task.retries,) if task.retries else ()
+        yield DynamicOutput((task.id, task.work, task.payload, *retries), mapping_key=str(task.id))
 
 
 @op
 def mapped(task: Any) -> None:
     """The body of one of a run's tasks."""
-    run(*task)
+    attempt(*task)
 
 
 @job(executor_def=in_process_executor if context().settings.get("in_process") else None)
@@ -349,4 +363,5 @@ class Dagster(Adapter, Batch, Periodic):
 
 
 def _config(task: Task) -> dict[str, Any]:
-    return {"id": task.id, "work": task.work, "payload": task.payload}
+    retries = {"retries": task.retries} if task.retries else {}
+    return {"id": task.id, "work": task.work, "payload": task.payload, **retries}

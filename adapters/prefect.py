@@ -6,7 +6,7 @@
 # title = "Prefect"
 # family = "orchestrator"
 # homepage = "https://docs.prefect.io"
-# capabilities = ["enqueue", "periodic"]
+# capabilities = ["enqueue", "periodic", "retry"]
 # default = ["sqlite", "sqlite-tasks"]
 #
 # [tool.schedbench.parity]
@@ -20,6 +20,7 @@
 #
 # [tool.schedbench.changed]
 # limit = ["slots; none by default", "a slot means the same for every system", "https://docs.prefect.io/v3/concepts/workers#worker-options"]
+# retries = ["as asked, not 0, where a task is to be retried", "as often as for every system", "https://docs.prefect.io/v3/how-to-guides/workflows/retries"]
 # PREFECT_API_URL = ["the cell's own server; unset", "a server of its own, not one inside the client", "https://docs.prefect.io/v3/api-ref/settings-ref"]
 # PREFECT_SERVER_ANALYTICS_ENABLED = ["false", "no telemetry of the server", "https://docs.prefect.io/v3/concepts/telemetry"]
 # DO_NOT_TRACK = ["1", "no telemetry of client and workers", "https://docs.prefect.io/v3/concepts/telemetry"]
@@ -175,7 +176,9 @@ up to 5 s after it was asked for (https://docs.prefect.io/v3/concepts/schedules)
 Task runs are orchestrated where they run, and the server is told in batches: bodies end before it knows
 (https://docs.prefect.io/v3/concepts/tasks#client-side-orchestration).
 
-Nothing is retried: how often a flow or a task is run again is said where it is defined, not by a run.
+Nothing is retried by default, and how often is said where a flow or a task is defined, not by a run. A task that
+is to be retried is therefore run as a task run of its own, which has the retries, inside of what runs it else:
+https://docs.prefect.io/v3/how-to-guides/workflows/retries
 
 On SQLite its log says `database is locked` once runs wait for 15 s: the server's own service that marks them
 late writes beside itself. Nothing is refused or lost (https://github.com/PrefectHQ/prefect/issues/17473). On
@@ -209,22 +212,35 @@ from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
 POOL = "pool"
 
 
+def body(number: int, kind: str, payload: str, retries: int) -> None:
+    """The body of a task, and a task run around it where it is to be retried."""
+    if retries:
+        task(run, retries=retries)(number, kind, payload)
+    else:
+        run(number, kind, payload)
+
+
 @flow
-def one(number: int, kind: str, payload: str) -> None:
-    """A flow run for one task: its body."""
-    run(number, kind, payload)
+def one(number: int, kind: str, payload: str, retries: int = 0) -> None:
+    """A flow run for one task."""
+    body(number, kind, payload, retries)
 
 
 @task
-def work(number: int, kind: str, payload: str) -> None:
-    """A task run for one task: its body."""
-    run(number, kind, payload)
+def work(number: int, kind: str, payload: str, retries: int = 0) -> None:
+    """A task run for one task."""
+    body(number, kind, payload, retries)
 
 
 @flow(task_runner=ThreadPoolTaskRunner(max_workers=context().slots))
-def many(tasks: list[tuple[int, str, str]]) -> None:
+def many(tasks: list[tuple[int, str, str]], retries: int = 0) -> None:
     """A flow run for many tasks, which ends when the last has: one that failed must not drop the others."""
-    wait([work.submit(*values) for values in tasks])
+    wait([work.submit(*values, **_retried(retries)) for values in tasks])
+
+
+def _retried(retries: int) -> dict[str, int]:
+    """The parameter that says how often a task is retried, where it is."""
+    return {"retries": retries} if retries else {}
 
 
 class Prefect(Adapter, Batch, Periodic):
@@ -271,13 +287,15 @@ class Prefect(Adapter, Batch, Periodic):
 
     def submit(self, task: Task) -> None:
         if self.context.settings.get("background"):
-            work.delay(task.id, task.work, task.payload)
+            work.delay(task.id, task.work, task.payload, **_retried(task.retries))
         else:
             parameters = {"number": task.id, "kind": task.work, "payload": task.payload}
+            parameters |= _retried(task.retries)
             self.client.create_flow_run_from_deployment(self.deployment, parameters=parameters)
 
     def submit_batch(self, tasks: Sequence[Task]) -> None:
-        parameters = {"tasks": [(task.id, task.work, task.payload) for task in tasks]}
+        values = [(task.id, task.work, task.payload) for task in tasks]
+        parameters = {"tasks": values, **_retried(tasks[0].retries)}
         self.client.create_flow_run_from_deployment(self.deployment, parameters=parameters)
 
     def register(self, schedule: Schedule) -> None:

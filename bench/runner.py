@@ -78,7 +78,7 @@ def run_cell(
         variant = replace(variant, settings={**variant.settings, **scaled})
     try:
         segment = checkpoint.take_up(folder) if scenario.resumable else checkpoint.Segment(folder)
-    except CellError as error:
+    except SchedbenchError as error:
         return Result(Status.ERROR, str(error))
     slots = scenario.slots(params, slots)
     stack = Stack(system, variant, environment, home, folder, slots, progress, provision, segment.number)

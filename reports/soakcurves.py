@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from bench.stats import Interval
 from reports import look, marks
 from reports.curves import LINES
 from reports.lines import condition
@@ -43,7 +45,7 @@ def latency(rows: Sequence[Measured], colours: Mapping[str, str], folder: Path) 
     if not shown:
         return None
     figures = [row for points in shown.values() for row in points.values()]
-    values = [row.interval.value for row in figures if row.interval]
+    values = [end for row in figures if row.interval for end in _ends(row.interval)]
     lasts, unit = _lasts(figures[0].params)
     foot = look.foot(marks.named([(look.label(row.subject), row.reason) for row in figures], "hollow"))
     drawing = look.figure(max(3.0, 0.24 * len(shown)) + 1.25 + look.foot_in(foot))
@@ -146,11 +148,25 @@ def _time_axis(axes: Axes, lasts: float, label: str) -> None:
     axes.set_xlabel(label, fontsize=8.5)
 
 
+def _ends(found: Interval) -> list[float]:
+    """What of a figure a logarithmic axis must have room for."""
+    return [end for end in (found.low, found.value, found.high) if end is not None and end > 0]
+
+
 def _line(axes: Axes, points: Points, colour: str, line: str, label: str) -> None:
     """A line through figures, with their intervals; hollow dots where there is a doubt."""
     kept = {at: row.interval for at, row in sorted(points.items()) if row.interval}
+    places, values = np.array(list(kept)), np.array([found.value for found in kept.values()])
+    steps = np.diff(places)
+    # Where nothing is known of a part, as while the harness was down, the line is broken.
+    gaps = np.flatnonzero(steps > 1.5 * steps.min(initial=np.inf)) + 1
     axes.plot(
-        list(kept), [found.value for found in kept.values()], line, color=colour, linewidth=1.4, label=label
+        np.insert(places, gaps, np.nan),
+        np.insert(values, gaps, np.nan),
+        line,
+        color=colour,
+        linewidth=1.4,
+        label=label,
     )
     for at, found in kept.items():
         if found.low is not None and found.high is not None:

@@ -623,6 +623,23 @@ def test_a_batch_variant_hands_over_a_load_at_once(
     assert [[task >> 32 for task in call] for call in batching.calls] == [[1, 1, 1], [2, 2]]
 
 
+@pytest.mark.parametrize("since_s", [0, 5, 100])
+def test_a_load_that_goes_on_is_sent_from_there(
+    folder: Path, context: Callable[..., contract.Context], since_s: int
+) -> None:
+    """What was due before is not sent, and what is left keeps its place in the plan."""
+    load = {"n": 300, "arrival": "daily", "rate_hz": 60.0, "seed": 3}
+    due_ns = pacer.offsets_ns(Load(300, Arrival.DAILY, 60.0, seed=3))
+    left = [i for i, at in enumerate(due_ns) if i >= 10 and at >= since_s * SECOND // 2]
+    single = Single(context())
+    played = client.Client(single).play(1, load, ahead=False, skip=10, since_ns=since_s * SECOND // 2)
+    assert [[1 << 32 | i] for i in left] == single.calls
+    assert played["sent"] == len(left)
+    records = ledger.read(folder).records
+    due = np.sort(records["aux"][records["kind"] == Kind.SUBMIT])
+    assert (np.diff(due) == np.diff(np.array(due_ns)[left])).all()
+
+
 def test_batches_are_for_batch_variants_of_adapters_that_take_them(
     folder: Path, context: Callable[..., contract.Context]
 ) -> None:

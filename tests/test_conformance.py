@@ -243,7 +243,15 @@ class Retried(Scenario):
 
 
 @pytest.mark.parametrize(
-    "word", ["reference", "celery:redis", "dramatiq:redis", "rq:redis", "temporal:memory"]
+    "word",
+    [
+        "reference",
+        "celery:redis",
+        "dramatiq:redis",
+        "rq:redis",
+        "temporal:memory",
+        "temporal:memory-activities",
+    ],
 )
 def test_a_task_that_raises_once_is_run_again_and_ends_well(word: str, one_cell: OneCell) -> None:
     ((system, variant),) = discovery.select([word], discovery.systems())

@@ -614,3 +614,41 @@ def test_a_soak_is_cut_off_twice_by_the_user_and_by_a_crash(harness: Harness) ->
     ended = harness("run", "--resume", "latest")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert _adds_up(harness, cut)["segments"] in (2, 3)  # two, where the plan was over before the second cut
+
+
+REFUSING = """    def submit(self, task: Task) -> None:
+        if task.id in (1 << 32 | 7, 1 << 32 | 8):
+            raise ConnectionError("the queue is full")
+"""
+HANGING = """        if int(path.stem) == 1 << 32 | 20:
+            time.sleep(3600)
+        run(int(path.stem), kind, payload)
+"""
+
+
+def test_what_is_refused_or_hangs_is_counted_and_the_soak_goes_on(harness: Harness) -> None:
+    adapter = harness.adapter(SUBMIT=REFUSING, RUN=HANGING)
+    words = (
+        "--scenario",
+        "soak",
+        "--set",
+        "soak.duration=4s",
+        "--set",
+        "soak.per_hour=90000",
+        "--slots",
+        "2",
+    )
+    ended = harness("run", adapter, *words, "--trials", "1")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    cell = harness.only_cell()
+    found = {metric["name"]: metric["value"] for metric in cell["metrics"]}
+    notes = {metric["name"]: metric["note"] for metric in cell["metrics"]}
+    assert (cell["status"], found["tasks_offered"]) == ("ok", 100)
+    assert (found["tasks_refused"], found["tasks_lost"]) == (2, 1)
+    # The example has no retries: what was asked to raise failed, and is not held against it.
+    asked = found.get("tasks_failed_as_asked", 0)
+    assert found["tasks_failed"] == asked
+    assert found["tasks_ok"] == 97 - asked
+    assert found["success_rate"] == pytest.approx(100 * found["tasks_ok"] / (100 - asked))
+    assert ("it has no retries" in notes["success_rate"]) is (asked > 0)
+    assert found["incidents"] == 1
