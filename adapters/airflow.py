@@ -135,8 +135,9 @@ A task is sent as the `conf` of a DAG run
 (https://airflow.apache.org/docs/apache-airflow/stable/stable-rest-api-ref.html), or as one of the list that
 the mapped tasks of a run are made from
 (https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/dynamic-task-mapping.html). It
-is tried once, as by default. Nothing defers, so there is no triggerer. Airflow no longer collects usage data
-(https://github.com/apache/airflow/pull/45865): there is nothing to opt out of.
+is tried once, as by default: how often a task is retried is said in its DAG, not by a run. Nothing defers, so
+there is no triggerer. Airflow no longer collects usage data (https://github.com/apache/airflow/pull/45865):
+there is nothing to opt out of.
 
 All parts share `~/airflow`, where the first command writes a configuration with random secrets that only this
 user may read; `~` is the cell's own.

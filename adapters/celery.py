@@ -6,7 +6,7 @@
 # title = "Celery"
 # family = "task queue"
 # homepage = "https://docs.celeryq.dev"
-# capabilities = ["enqueue", "periodic"]
+# capabilities = ["enqueue", "periodic", "retry"]
 # default = ["redis", "rabbitmq"]
 #
 # [tool.schedbench.parity]
@@ -22,6 +22,8 @@
 # --concurrency = ["slots, not one per core", "a slot means the same for every system", "https://docs.celeryq.dev/en/stable/userguide/workers.html#concurrency"]
 # broker_url = ["a server of the cell, with a password", "every cell has fresh servers of its own", "https://docs.celeryq.dev/en/stable/userguide/configuration.html#broker-url"]
 # task_id = ["the harness's own, not a UUID", "a task can be asked for by it", "https://docs.celeryq.dev/en/stable/userguide/calling.html"]
+# countdown = ["0, not 180 s, where a task is to be retried", "retries wait for nothing", "https://docs.celeryq.dev/en/stable/userguide/tasks.html#using-a-custom-retry-delay"]
+# max_retries = ["as asked, not 3, where a task is to be retried", "as often as for every system", "https://docs.celeryq.dev/en/stable/userguide/tasks.html#retrying"]
 #
 # [tool.schedbench.promises]
 # task-process = ["failed", "WorkerLostError: logged, not run again, no state kept", 0, "https://docs.celeryq.dev/en/stable/userguide/tasks.html"]
@@ -170,6 +172,9 @@
 # ///
 """Celery on Redis or RabbitMQ. A variant's settings are Celery settings; all else is the vendor's default.
 
+A task that raises is done, unless it asks to be retried: one that is to be is another task, which does.
+Celery puts it into the queue again: https://docs.celeryq.dev/en/stable/userguide/tasks.html#retrying
+
 Schedules are kept by `celery beat`, a process of its own, which reads them when it starts:
 https://docs.celeryq.dev/en/stable/userguide/periodic-tasks.html. It has to be the only one.
 
@@ -195,6 +200,7 @@ from math import ceil
 from time import time
 
 from celery import Celery, states
+from celery import Task as CeleryTask
 
 from bench.agent import Adapter, Claims, Periodic, Process, Schedule, Task, context, run
 
@@ -223,6 +229,15 @@ def work(task: int, kind: str, payload: str) -> None:
     run(task, kind, payload)
 
 
+@app.task(bind=True)
+def work_with_retries(self: CeleryTask[..., None], task: int, kind: str, payload: str, retries: int) -> None:
+    """The body of a task that is to be retried."""
+    try:
+        run(task, kind, payload)
+    except Exception as error:
+        raise self.retry(exc=error, countdown=0, max_retries=retries) from error
+
+
 @app.task
 def poll() -> None:
     """Send what is due by the table, which is to run next at a multiple of its period from now."""
@@ -244,7 +259,11 @@ class CeleryApp(Adapter, Claims, Periodic):
         return [Process.python("worker", "-m", "celery", "-A", __name__, "worker", "--concurrency", slots)]
 
     def submit(self, task: Task) -> None:
-        work.apply_async((task.id, task.work, task.payload), task_id=str(task.id))
+        if task.retries:
+            words = (task.id, task.work, task.payload, task.retries)
+            work_with_retries.apply_async(words, task_id=str(task.id))
+        else:
+            work.apply_async((task.id, task.work, task.payload), task_id=str(task.id))
 
     def register(self, schedule: Schedule) -> Sequence[Process]:
         if poll_s:

@@ -162,7 +162,8 @@
 """Dagster as its parts: webserver, code server and daemon (https://docs.dagster.io/deployment/oss/oss-deployment-architecture).
 
 A task is sent through the vendor's GraphQL client as the configuration of a run, or as one of a list over
-which a run maps an op (https://docs.dagster.io/guides/build/ops/dynamic-graphs). Nothing is retried by default.
+which a run maps an op (https://docs.dagster.io/guides/build/ops/dynamic-graphs). Nothing is retried by default,
+and how often an op is retried is said where it is defined, not by a run.
 
 A run waits in the database until the daemon takes it from the queue and asks the code server to start it.
 So the processes of runs and ops are children of the code server and count to its role. Without the daemon

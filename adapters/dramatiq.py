@@ -6,7 +6,7 @@
 # title = "Dramatiq"
 # family = "task queue"
 # homepage = "https://dramatiq.io"
-# capabilities = ["enqueue"]
+# capabilities = ["enqueue", "retry"]
 # default = ["redis", "redis-prefetch"]
 #
 # [tool.schedbench.parity]
@@ -21,6 +21,8 @@
 # [tool.schedbench.changed]
 # --processes = ["slots, not one per core", "a slot means the same for every system", "https://dramatiq.io/guide.html#workers"]
 # --threads = ["1, not 8", "a slot means the same for every system", "https://dramatiq.io/guide.html#workers"]
+# max_retries = ["as asked, not 20, where a task is to be retried", "as often as for every system", "https://dramatiq.io/guide.html#message-retries"]
+# min_backoff = ["1 ms, not 15 s, where a task is to be retried", "retries wait for nothing", "https://dramatiq.io/guide.html#message-retries"]
 # url = ["a server of the cell, with a password", "every cell has fresh servers of its own", "https://dramatiq.io/reference.html#brokers"]
 #
 # [tool.schedbench.promises]
@@ -136,7 +138,8 @@ sleeps 5 to 10 ms before it asks Redis again, so with few threads the prefetch d
 `redis-prefetch` keeps the 16 of the default 8 threads.
 
 A task that raises is retried up to 20 times, the first time after 15 to 30 s:
-https://dramatiq.io/guide.html#message-retries. Messages of a worker that is gone come back once its heartbeat
+https://dramatiq.io/guide.html#message-retries. One that is to be retried has options of its own, with the
+shortest backoff that there is: 1 to 2 ms, then twice as long each time. Messages of a worker that is gone come back once its heartbeat
 is 60 s old, at a later command that happens to do maintenance (1 in 1000).
 
 It has no schedules: its cookbook has APScheduler send the messages
@@ -152,6 +155,8 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 
 from bench.agent import Adapter, Process, Task, context, run
+
+BACKOFF_MS = 1
 
 
 def chosen() -> dramatiq.Broker:
@@ -188,7 +193,11 @@ class Dramatiq(Adapter):
         return [Process.python("worker", "-m", "dramatiq", __name__, *shape, env=env)]
 
     def submit(self, task: Task) -> None:
-        work.send(task.id, task.work, task.payload)
+        if task.retries:
+            words = (task.id, task.work, task.payload)
+            work.send_with_options(args=words, max_retries=task.retries, min_backoff=BACKOFF_MS)
+        else:
+            work.send(task.id, task.work, task.payload)
 
     def close(self) -> None:
         broker.close()

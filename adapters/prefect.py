@@ -175,6 +175,8 @@ up to 5 s after it was asked for (https://docs.prefect.io/v3/concepts/schedules)
 Task runs are orchestrated where they run, and the server is told in batches: bodies end before it knows
 (https://docs.prefect.io/v3/concepts/tasks#client-side-orchestration).
 
+Nothing is retried: how often a flow or a task is run again is said where it is defined, not by a run.
+
 On SQLite its log says `database is locked` once runs wait for 15 s: the server's own service that marks them
 late writes beside itself. Nothing is refused or lost (https://github.com/PrefectHQ/prefect/issues/17473). On
 PostgreSQL its tables need the extension `pg_trgm`, which not every build of that server has.

@@ -6,7 +6,7 @@
 # title = "Reference queue"
 # family = "floor"
 # homepage = "https://docs.python.org/3/library/queue.html"
-# capabilities = ["enqueue", "periodic"]
+# capabilities = ["enqueue", "periodic", "retry"]
 # default = ["threads"]
 #
 # [tool.schedbench.variants.threads]
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from queue import SimpleQueue
 
 from bench.agent import Adapter, Context, InProcess, Periodic, Schedule, Task, run
@@ -64,3 +65,5 @@ class Reference(Adapter, InProcess, Periodic):
                 run(task.id, task.work, task.payload)
             except Exception as error:  # noqa: BLE001 - a queue of callables must outlive any of them
                 print(f"task {task.id}: {error!r}")
+                if task.retries:
+                    self.queue.put(replace(task, retries=task.retries - 1))

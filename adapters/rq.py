@@ -6,7 +6,7 @@
 # title = "RQ"
 # family = "task queue"
 # homepage = "https://python-rq.org"
-# capabilities = ["enqueue", "periodic"]
+# capabilities = ["enqueue", "periodic", "retry"]
 # default = ["redis"]
 #
 # [tool.schedbench.parity]
@@ -21,6 +21,7 @@
 # [tool.schedbench.changed]
 # "rq worker" = ["started once per slot, not once", "a slot means the same for every system", "https://python-rq.org/docs/workers/#starting-workers"]
 # --config = ["this module, which names the Redis of the cell", "every cell has fresh servers of its own", "https://python-rq.org/docs/workers/#using-a-config-file"]
+# retry = ["as asked, not none, where a task is to be retried", "as often as for every system", "https://python-rq.org/docs/exceptions/#retrying-failed-jobs"]
 # job_id = ["the harness's own, not a UUID", "a task can be asked for by it", "https://python-rq.org/docs/#enqueueing-jobs"]
 #
 # [tool.schedbench.promises]
@@ -70,7 +71,8 @@ each task would pay some 10 ms for loading the agent. RQ reads every upper-case 
 constant called NAME or QUEUES would change the worker.
 
 A job is tried once. One whose worker died is moved to the FailedJobRegistry by the maintenance that each
-worker does every 600 s, and runs again only if it was enqueued with a `Retry`.
+worker does every 600 s, and runs again only if it was enqueued with a `Retry`. With one, a job that
+raised is queued again at once: https://python-rq.org/docs/exceptions/#retrying-failed-jobs
 """
 
 from __future__ import annotations
@@ -80,7 +82,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from redis import Redis
-from rq import Queue, cron
+from rq import Queue, Retry, cron
 from rq.job import Job, JobStatus
 
 from bench.agent import Adapter, Claims, Periodic, Process, Schedule, Task, context, run
@@ -112,7 +114,11 @@ class RqOnRedis(Adapter, Claims, Periodic):
         self.queue = Queue(connection=Redis.from_url(REDIS_URL))
 
     def submit(self, task: Task) -> None:
-        self.queue.enqueue(work, task.id, task.work, task.payload, job_id=str(task.id))
+        words = (task.id, task.work, task.payload)
+        if task.retries:
+            self.queue.enqueue(work, *words, job_id=str(task.id), retry=Retry(max=task.retries))
+        else:
+            self.queue.enqueue(work, *words, job_id=str(task.id))
 
     def register(self, schedule: Schedule) -> Sequence[Process]:
         if schedule.every_s % 1:

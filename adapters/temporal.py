@@ -6,7 +6,7 @@
 # title = "Temporal"
 # family = "orchestrator"
 # homepage = "https://docs.temporal.io"
-# capabilities = ["enqueue", "periodic"]
+# capabilities = ["enqueue", "periodic", "retry"]
 # default = ["memory", "memory-activities"]
 #
 # [tool.schedbench.parity]
@@ -23,6 +23,8 @@
 # activity_executor = ["slots threads; none by default", "the body blocks, and such activities need one", "https://docs.temporal.io/develop/python/python-sdk-sync-vs-async"]
 # start_to_close_timeout = ["60 s; none by default", "an activity needs a timeout", "https://docs.temporal.io/develop/python/activities/timeouts"]
 # non_retryable_error_types = ["the harness's planned failure", "else such a body is run again for ever", "https://docs.temporal.io/encyclopedia/retry-policies"]
+# maximum_attempts = ["as asked, not without end, where a task is to be retried", "as often as for every system", "https://docs.temporal.io/encyclopedia/retry-policies"]
+# initial_interval = ["1 ms, not 1 s, where a task is to be retried", "retries wait for nothing", "https://docs.temporal.io/encyclopedia/retry-policies"]
 # TEMPORAL_VERSION_CHECK_DISABLED = ["1; not set by default", "the server would report to its vendor", "https://github.com/temporalio/temporal/blob/main/common/dynamicconfig/constants.go"]
 # headless = ["set: no web interface", "nothing looks at it", "https://docs.temporal.io/cli/server#start-dev"]
 #
@@ -154,6 +156,14 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+def options(task: Task) -> dict[str, Any]:
+    """How the activity of a task is run: again, where the harness wants that."""
+    if not task.retries:
+        return OPTIONS
+    again = RetryPolicy(initial_interval=timedelta(milliseconds=1), maximum_attempts=1 + task.retries)
+    return {**OPTIONS, "retry_policy": again}
+
+
 @activity.defn
 def work(task: Task) -> None:
     """The body of every task."""
@@ -166,7 +176,7 @@ class One:
 
     @workflow.run
     async def run(self, task: Task) -> None:
-        await workflow.execute_activity(work, task, **OPTIONS)
+        await workflow.execute_activity(work, task, **options(task))
 
 
 @workflow.defn
@@ -175,7 +185,7 @@ class Many:
 
     @workflow.run
     async def run(self, tasks: list[Task]) -> None:
-        started = [workflow.execute_activity(work, task, **OPTIONS) for task in tasks]
+        started = [workflow.execute_activity(work, task, **options(task)) for task in tasks]
         await asyncio.gather(*started, return_exceptions=True)
 
 

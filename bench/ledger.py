@@ -6,6 +6,9 @@ are never compared.
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -32,6 +35,9 @@ EVENT: Final = np.dtype(
 
 SUFFIX: Final = ".events"
 
+COMPACTED: Final = f"0-compacted{SUFFIX}"
+"""The file that the records of many are put together in. A process has no number 0."""
+
 # --- reading ----------------------------------------------------------------------------------------
 
 
@@ -51,8 +57,22 @@ class Events:
     unreadable: int = 0
 
 
-def read(folder: Path) -> Events:
-    """All whole records of all ledger files in `folder`."""
+def read(*folders: Path) -> Events:
+    """All whole records of all ledger files in these folders.
+
+    A crash while files were put together (`compact`) leaves records twice: equal ones are one.
+    """
+    found = [_read(folder) for folder in folders]
+    return Events(
+        joined([events.records for events in found]),
+        sum(events.torn_bytes for events in found),
+        sum(events.files for events in found),
+        sum(events.unknown for events in found),
+        sum(events.unreadable for events in found),
+    )
+
+
+def _read(folder: Path) -> Events:
     parts: list[Records] = []
     torn = unknown = unreadable = 0
     for path in folder.glob(f"*{SUFFIX}"):
@@ -65,7 +85,34 @@ def read(folder: Path) -> Events:
         parts.append(part)
         torn += len(data) % RECORD.size
         unknown += strangers
-    return Events(joined(parts), torn, len(parts) + unreadable, unknown, unreadable)
+    records = joined(parts)
+    if (folder / COMPACTED).exists():
+        records = np.unique(records)
+    return Events(records, torn, len(parts) + unreadable, unknown, unreadable)
+
+
+def compact(folder: Path, names: Iterable[str]) -> None:
+    """Put these files into one, which is written in full and then renamed.
+
+    They are of processes that are gone, and of whole records. What was put together before is taken along.
+    A crash leaves what there was, or both, of which `read` makes one.
+    """
+    whole, fresh = folder / COMPACTED, folder / f"{COMPACTED}.new"
+    parts = [folder / name for name in names]
+    with fresh.open("wb") as out:
+        for path in (*([whole] if whole.exists() else []), *parts):
+            with path.open("rb") as part:
+                shutil.copyfileobj(part, out)
+        out.flush()
+        os.fsync(out.fileno())
+    fresh.replace(whole)
+    at = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(at)
+    finally:
+        os.close(at)
+    for path in parts:
+        path.unlink()
 
 
 def decode(data: bytes) -> tuple[Records, int]:
@@ -98,6 +145,7 @@ def per_task(records: Records) -> pd.DataFrame:
             Int64, `<NA>` where there is none. `due_ns` comes from the first SUBMIT.
         submits, accepted, refused, starts, ends, fails: how many events of that kind.
         pid, payload_bytes: of the first START (`<NA>` without one). burned_ns: of the first END.
+        domain: the clock domain of its events, the lowest where there are several.
         mixed_domains: events of this task come from several clock domains; see `between_ns`.
         repeated: the body ran again although the attempt before it had neither failed nor vanished.
 
@@ -131,7 +179,8 @@ def per_task(records: Records) -> pd.DataFrame:
         columns[name] = pd.arrays.IntegerArray(values, count == 0)
     columns |= {"submits": submits, "accepted": accepted, "refused": refused}
     columns |= {"starts": starts, "ends": ends, "fails": fails}
-    columns["mixed_domains"] = _mixed(records["domain"], row, n)
+    low, high = _domains(records["domain"], row, n)
+    columns |= {"domain": low.astype(np.int64), "mixed_domains": low < high}
     columns["repeated"] = (ends > 1) | _restarted(records, row, starts)
     return pd.DataFrame(columns, index=pd.Index(tasks, name="task"))
 
@@ -140,6 +189,13 @@ def of_phase(records: Records, phase: int) -> Records:
     """The events of the tasks of a phase, those of its schedule left out."""
     own: Records = records[records["task"] >> PHASE_SHIFT == phase]
     return own
+
+
+def next_index(records: Records, phase: int) -> int:
+    """The index of the first task of a phase that comes after all that were submitted."""
+    own = of_phase(records, phase)
+    sent = own["task"][own["kind"] == Kind.SUBMIT] & 0xFFFFFFFF
+    return int(sent.max()) + 1 if len(sent) else 0
 
 
 def _first(
@@ -158,12 +214,14 @@ def _first(
     return first, np.bincount(at, minlength=n)
 
 
-def _mixed(domain: npt.NDArray[np.uint8], row: npt.NDArray[np.intp], n: int) -> npt.NDArray[np.bool_]:
-    """Rows whose events come from more than one clock domain."""
+def _domains(
+    domain: npt.NDArray[np.uint8], row: npt.NDArray[np.intp], n: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """The lowest and the highest clock domain of each row's events."""
     low, high = np.full(n, 255, np.uint8), np.zeros(n, np.uint8)
     np.minimum.at(low, row, domain)
     np.maximum.at(high, row, domain)
-    return low < high
+    return low, high
 
 
 def _restarted(
@@ -289,8 +347,11 @@ def negative(frame: pd.DataFrame) -> int:
     return int(early.fillna(False).sum())
 
 
-def fates(frame: pd.DataFrame, deadline_s: float) -> pd.Series[str]:
+def fates(frame: pd.DataFrame, deadline_s: float, *, segment: int = 0, retries: int = 0) -> pd.Series[str]:
     """The fate of every task of the `per_task` frame: categorical of all `Fate` values, one per row.
+
+    `segment` is the clock domain of the last segment of a cell that was resumed; those before it were cut
+    off. `retries` is how often a task that fails is run again.
 
     The first that holds:
         unexpected: there is no SUBMIT of this id.
@@ -298,6 +359,8 @@ def fates(frame: pd.DataFrame, deadline_s: float) -> pd.Series[str]:
         late: it ended, and its first START came more than `deadline_s` after it was due. A task whose
             START is missing counts from its END; one of several clock domains is never late.
         ok: it ended.
+        cut_off: it was sent in a segment that was cut off, and was not over: it had failed at most so often
+            that it would have been run again.
         failed: it failed, and never ended well.
         lost: it was accepted or had started, and neither ended nor failed.
         refused: none of these; the library never accepted it, and it never ran.
@@ -306,11 +369,14 @@ def fates(frame: pd.DataFrame, deadline_s: float) -> pd.Series[str]:
     waited_ns = between_ns(frame.assign(begun_ns=begun_ns), "due_ns", "begun_ns")
     late = (waited_ns > deadline_s * 1e9).fillna(False).to_numpy(bool)
     ended = (frame["ends"] > 0).to_numpy()
+    cut = (frame["domain"] < segment) & (frame["fails"] <= retries)
+    cut &= frame["refused"] == 0
     rules = {
         Fate.UNEXPECTED: frame["submits"] == 0,
         Fate.DUPLICATED: frame["repeated"],
         Fate.LATE: ended & late,
         Fate.OK: ended,
+        Fate.CUT_OFF: cut,
         Fate.FAILED: frame["fails"] > 0,
         Fate.LOST: (frame["accepted"] > 0) | (frame["starts"] > 0),
     }

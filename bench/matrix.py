@@ -59,6 +59,10 @@ def _typed(key: str, text: str, parameter: Parameter) -> Any:
         raise UsageError(f"--set {key}={text}: must be above 0 ({parameter.help})")
     if parameter.choices and value not in parameter.choices:
         raise unknown(f"value of {key}", str(text), map(str, parameter.choices))
+    try:
+        parameter.check(value)
+    except ValueError as error:
+        raise UsageError(f"--set {key}={text}: {error} ({parameter.help})") from error
     if key.rpartition(".")[2] == "work":
         _check_work(key, text)
     return value

@@ -39,6 +39,7 @@ class Fate(enum.StrEnum):
     DUPLICATED = "duplicated"  # ran again although the run before had neither failed nor vanished
     REFUSED = "refused"  # the library never accepted it
     UNEXPECTED = "unexpected"  # ran, but was never submitted
+    CUT_OFF = "cut_off"  # under way when the harness itself was cut off, in a cell that was then resumed
 
 
 PHASE_SHIFT: Final = 32
@@ -94,6 +95,7 @@ class Arrival(enum.StrEnum):
     BURST = "burst"  # everything is due at once
     CONSTANT = "constant"  # evenly spaced
     POISSON = "poisson"  # exponential gaps
+    DAILY = "daily"  # a Poisson process whose rate follows a day with two peaks
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,8 @@ class Load:
     `rate_hz` is ignored for bursts. The first `warmup_n` tasks are sent and recorded like the others
     and left out of every figure. With `mix`, `(work, weight)` pairs, each body is drawn from it by `seed`;
     `special` gives single tasks, by index, another one. `UNSERIALISABLE` is a word for either. `retries` is
-    passed on where the system has retries.
+    passed on where the system has retries. A daily load that lasts for less than 24 h has a whole day in it;
+    a longer one repeats it.
     """
 
     n: int
@@ -197,7 +200,7 @@ class Phase:
     Of what keeps that schedule there are `replicas`, each told the same.
     From the first `supervised` phase of a cell on, what exits is started again, and a task that the library
     refuses, or that does not end `patience_s` after the last sign of life, is counted and no error. `faults`
-    are done to the system while such a phase runs.
+    are done to the system while such a phase runs. `look_s` is how often the harness looks at it.
     """
 
     name: str
@@ -216,6 +219,7 @@ class Phase:
     supervised: bool = False
     faults: tuple[Fault, ...] = ()
     patience_s: float = 0.0
+    look_s: float = 0.02
 
 
 # --- systems, cells, metrics ------------------------------------------------------------------------
@@ -304,9 +308,10 @@ class Variant:
 
     `batch`: many tasks go into one run (the adapter is a `Batch`). `heavy`: it takes long to set up, or
     reaches a few tasks a second. The bodies of canaries sleep `canary_ms`, long enough for as many to
-    overlap as there are slots. With `every_s` above 0, the periods of its schedules are multiples of that,
-    counted by the wall clock; they are asked for none shorter than `shortest_s`. `promises` are by fault, a
-    key of `FAULTS`; `scaled` are settings that take the place of others where faults are done.
+    overlap as there are slots; with more than two slots, longer in proportion. With `every_s` above 0, the
+    periods of its schedules are multiples of that, counted by the wall clock; they are asked for none shorter
+    than `shortest_s`. `promises` are by fault, a key of `FAULTS`; `scaled` are settings that take the place
+    of others where faults are done.
     """
 
     name: str

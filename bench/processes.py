@@ -28,6 +28,9 @@ from bench.model import Role
 LOG_LINES = 5
 LOG_CHARACTERS = 500
 
+MANY = 1000
+"""Roles of so many processes that are gone are kept, before they are forgotten."""
+
 
 @dataclass
 class Child:
@@ -178,6 +181,10 @@ class Group:
             for pid in _tree(orphan):
                 found[pid] = self._roles.get(pid) or self._roles.get(orphan) or Role.WORKER
         self._roles.update(found)
+        if len(self._roles) > 2 * len(found) + MANY:  # a day's tasks may each have had a process
+            roots = {child.popen.pid for child in self.children}
+            kept = {pid: role for pid, role in self._roles.items() if pid in roots or psutil.pid_exists(pid)}
+            self._roles = kept
         return found
 
     def below(self, child: Child) -> list[int]:
@@ -230,11 +237,11 @@ class Group:
                 self._seen_ns[pid] = round(sum(times[:4]) * 1e9)
         used = dict(self._reaped_ns)
         roots = {child.popen.pid for child in self.children}
+        # A dead process below a live parent is in its parent's own count already.
+        self._seen_ns = {pid: ns for pid, ns in self._seen_ns.items() if pid in members or pid in roots}
         for pid, seen_ns in self._seen_ns.items():
-            # A dead process below a live parent is in its parent's own count already.
-            if pid in members or pid in roots:
-                role = self._roles[pid]
-                used[role] = used.get(role, 0) + seen_ns
+            role = self._roles[pid]
+            used[role] = used.get(role, 0) + seen_ns
         return used
 
     def check(self) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from bench import ledger
+from bench import checkpoint, ledger
 from bench.agent.work import body_s
 from bench.environments import Environment
 from bench.errors import CellError, CellTimeout, SchedbenchError, Unsupported
 from bench.harness import Home
 from bench.model import SCHEDULE, Arrival, Cell, Load, Metric, Phase, Status, System, Workers
+from bench.sampler import read_samples
 from bench.scenario import History, Scenario, Seen
 from bench.services import Provision
 from bench.stack import Progress, Stack
@@ -65,8 +66,8 @@ def run_cell(
 ) -> Result:
     """Run one cell; never raises for what a system or adapter does, nor for the user's Ctrl-C.
 
-    `folder` is the cell's place in the store: the ledger and the logs go there as they are written. Without a
-    `provision` its services are embedded.
+    `folder` is the cell's place in the store: the ledger and the logs go there as they are written. Where it
+    holds a checkpoint of a resumable cell, that goes on. Without a `provision` its services are embedded.
     """
     variant, params = system.variants[cell.variant], scenario.values(cell.params)
     if missing := scenario.why_not(system, variant, params):
@@ -75,8 +76,13 @@ def run_cell(
     if scenario.scaled(params):
         scaled = {key: constant.value for key, constant in variant.scaled.items()}
         variant = replace(variant, settings={**variant.settings, **scaled})
-    stack = Stack(system, variant, environment, home, folder, slots, progress, provision)
-    play = _Play(stack, scenario, params, seed + cell.trial * TRIAL_SEED)
+    try:
+        segment = checkpoint.take_up(folder) if scenario.resumable else checkpoint.Segment(folder)
+    except CellError as error:
+        return Result(Status.ERROR, str(error))
+    slots = scenario.slots(params, slots)
+    stack = Stack(system, variant, environment, home, folder, slots, progress, provision, segment.number)
+    play = _Play(stack, scenario, params, seed + cell.trial * TRIAL_SEED, segment)
     status, reason = Status.OK, ""
     try:
         stack.open(
@@ -103,8 +109,16 @@ def run_cell(
 class _Play:
     """A scenario on a stack: its phases, and what was recorded of them."""
 
-    def __init__(self, stack: Stack, scenario: Scenario, params: dict[str, Any], seed: int) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        scenario: Scenario,
+        params: dict[str, Any],
+        seed: int,
+        segment: checkpoint.Segment,
+    ) -> None:
         self.stack, self.scenario, self.params, self.seed = stack, scenario, params, seed
+        self.segment = segment
         self.phases: dict[int, Phase] = {}
         self.undrained: dict[int, int] = {}
         self.spawned_ns: dict[str, int] = {}
@@ -140,21 +154,22 @@ class _Play:
         """The history, and the figures computed from it."""
         struck_out = self.stack.without_secrets(json.dumps(self.stack.details))
         details = {**json.loads(struck_out), "measuring_s": self.measuring_s}
-        found = ledger.read(self.stack.ledger)
+        found = ledger.read(*self.segment.ledgers)
         is_scheduled = found.records["task"] >= SCHEDULE
         tasks = ledger.per_task(found.records[~is_scheduled])
         faults = {
             "torn bytes": found.torn_bytes,
             "records of an unknown kind": found.unknown,
             "unreadable files": found.unreadable,
-            "tasks of several clocks": int(tasks["mixed_domains"].sum()),
+            # Every segment has the same canaries.
+            "tasks of several clocks": int(tasks["mixed_domains"][tasks["phase"] > 0].sum()),
         }
         if seen := {name: count for name, count in faults.items() if count}:
             details["ledger_faults"] = seen
             # A torn tail is what a killed writer leaves; anything else cannot be explained.
             if status is Status.OK and seen.keys() != {"torn bytes"}:
                 status, reason = Status.ERROR, f"the ledger is damaged: {seen}; nothing is computed from it"
-        resources = self.stack.sampler.frame()
+        resources = read_samples(self.segment.ledgers)
         metrics: list[Metric] = []
         if status is Status.OK:
             cpu_source = str(details["cpu_source"])
@@ -168,14 +183,18 @@ class _Play:
                 found.records[is_scheduled],
                 self.claims,
                 self.stack.seconds,
-                details.get("faults", ()),
-                details.get("restarts", ()),
+                faults=details.get("faults", ()),
+                restarts=details.get("restarts", ()),
+                segment=self.segment.number,
+                slots=self.stack.slots,
             )
             metrics += history.fates(self.scenario.deadline_s)
             try:
                 metrics += self.scenario.metrics(history, self.params)
             except CellError as error:
                 status, reason = Status.ERROR, str(error)
+        if words := self.scenario.remark(self.params):
+            metrics = [metric.noted(words) for metric in metrics]
         for what in self._clock_faults(details):
             metrics = [metric.noted(f"invalid: {what}") for metric in metrics]
         scaled = self.stack.variant.scaled if self.scenario.scaled(self.params) else {}
@@ -200,6 +219,7 @@ class _Play:
     def _phase(self, number: int, phase: Phase) -> None:
         stack = self.stack
         self.phases[number] = phase
+        stack.look_s = phase.look_s
         stack.progress(phase.name)
         up = phase.workers is Workers.UP
         stack.bring(up=up, ready=phase.ready, cold=self.scenario.cold(self.params))
@@ -211,7 +231,7 @@ class _Play:
         if phase.supervised:
             stack.supervise()
             stack.strike(phase.faults)
-        last_due_ns = self._send(number, phase.load, phase.limit_s) if phase.load else 0
+        last_due_ns = self._send(number, phase, phase.load) if phase.load else 0
         if stack.ahead and not up:
             stack.until(lambda: time.monotonic_ns() > last_due_ns, phase.limit_s, "waiting for the due time")
         if phase.wait == "drain":
@@ -223,13 +243,37 @@ class _Play:
         self.measuring_s += time.monotonic() - began_s
         stack.tail.poll()
 
-    def _send(self, number: int, load: Load, limit_s: float) -> int:
-        """Have the client send a load; returns the last due time."""
-        seconds = load.n / load.rate_hz if load.arrival is not Arrival.BURST else 0.0
-        answer = self.stack.play(number, replace(load, seed=load.seed + self.seed), seconds + limit_s)
-        self.undrained[number] = load.n
-        self.body_s = max(self.body_s, body_s(load.work))
+    def _send(self, number: int, phase: Phase, asked: Load) -> int:
+        """Have the client send a load, or what is left of one that was cut off; returns the last due time."""
+        stack = self.stack
+        load = stack.asked(replace(asked, seed=asked.seed + self.seed))
+        self.phases[number] = replace(phase, load=load)
+        stack.tail.allow(number, load.retries)
+        skip = since_ns = 0
+        if self.scenario.resumable:
+            skip, since_ns = self._sent_before(number), self.segment.position_ns
+            self._save()
+            stack.minutely = self._save
+        answer = stack.play(
+            number,
+            load,
+            phase.limit_s + (load.n / load.rate_hz if load.arrival is not Arrival.BURST else 0.0),
+            skip=skip,
+            since_ns=since_ns,
+        )
+        self.undrained[number] = answer["sent"]
+        words = (load.work, *(word for word, _ in load.mix), *(word for _, word in load.special))
+        self.body_s = max(self.body_s, *map(body_s, words))
         return int(answer["last_due_ns"])
+
+    def _sent_before(self, number: int) -> int:
+        """How many tasks of a phase need not be looked at again: those up to the last that was sent."""
+        return ledger.next_index(ledger.read(*self.segment.past).records, number)
+
+    def _save(self) -> None:
+        """Keep what is known so far, and the ledger small."""
+        self.segment = self.segment.saved()
+        self.stack.tail.compact()
 
     def _drain(self, phase: Phase, last_due_ns: int) -> None:
         """Wait until every task sent since the last drain has ended, or the system was silent for too long.

@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 
 from bench import ledger, openloop, stats
+from bench.agent.pacer import offsets_ns, works
+from bench.agent.work import body_s
 from bench.errors import CellError, Unsupported
 from bench.model import (
     AHEAD_S,
@@ -35,10 +37,10 @@ from bench.model import (
 )
 
 __all__ = [
-    "AHEAD_S", "BATCHES", "REST_S", "Arrival", "CellError", "Fault", "Grid", "History", "Load", "Metric",
-    "Parameter", "Phase", "Phases", "Scenario", "Seen", "System", "Unsupported", "Variant", "Workers",
-    "bursts", "capacity_hz", "first_tasks", "idling", "no_schedule", "quantiles", "rate_hz", "stats",
-    "steady_hz",
+    "AHEAD_S", "BATCHES", "REST_S", "Arrival", "CellError", "Fate", "Fault", "Grid", "History", "Load",
+    "Metric", "Parameter", "Phase", "Phases", "Scenario", "Seen", "System", "Unsupported", "Variant",
+    "Workers", "body_s", "bursts", "capacity_hz", "first_tasks", "idling", "ledger", "no_schedule",
+    "offsets_ns", "quantiles", "rate_hz", "stats", "steady_hz", "works",
 ]  # fmt: skip
 
 BATCHES = "its tasks are handed over in batches: see the variant that takes them one by one"
@@ -53,12 +55,16 @@ Phases = Generator[Phase, Seen, Any]
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a scenario: its default (which also gives its type), help, and what it may be."""
+    """A parameter of a scenario: its default (which also gives its type), help, and what it may be.
+
+    `check` raises a ValueError that says what is wrong with a value.
+    """
 
     default: Any
     help: str
     choices: tuple[Any, ...] = ()
     above_zero: bool = False
+    check: Callable[[Any], object] = bool
 
 
 @dataclass(frozen=True)
@@ -87,11 +93,12 @@ class History:
     """Everything recorded about one cell.
 
     `tasks` is `ledger.per_task`'s frame, `resources` the sampler's (one row per role and sample),
-    `phases` the phases by number, `spawned_ns` when the processes that run tasks were last spawned in
-    each phase. Times are CLOCK_MONOTONIC ns. `scheduled` holds the events of schedules; `claims` what the
-    library itself says of tasks by id (True for success), None where it was not asked. `set_up_s` is what
-    setting up took, by step, in s. `faults` are those that were done (`bench.faults.Strike.record`),
-    `restarts` what was started again (`bench.supervisor.Supervisor.restarts`).
+    `phases` the phases by number, with their loads as they were sent, `spawned_ns` when the processes that
+    run tasks were last spawned in each phase. Times are CLOCK_MONOTONIC ns. `scheduled` holds the events of
+    schedules; `claims` what the library itself says of tasks by id (True for success), None where it was not
+    asked. `set_up_s` is what setting up took, by step, in s. `faults` are those that were done
+    (`bench.faults.Strike.record`), `restarts` what was started again (`bench.supervisor`). `segment` is the
+    number of the last segment of a cell that was resumed, `slots` how many tasks may run at once.
     """
 
     tasks: pd.DataFrame
@@ -105,6 +112,8 @@ class History:
     set_up_s: Mapping[str, float] = field(default_factory=dict)
     faults: Sequence[Mapping[str, Any]] = ()
     restarts: Sequence[Mapping[str, Any]] = ()
+    segment: int = 0
+    slots: int = 1
 
     def number(self, name: str) -> int:
         """The number of the phase called `name`."""
@@ -172,11 +181,18 @@ class History:
         own: ledger.Records = records[records["task"] == SCHEDULE | self.number(name) << PHASE_SHIFT]
         return own
 
+    def fate(self, tasks: pd.DataFrame, deadline_s: float) -> pd.Series[str]:
+        """The fate of each of these tasks; a `Fate` by its value."""
+        retries = max((phase.load.retries for phase in self.phases.values() if phase.load), default=0)
+        return ledger.fates(tasks, deadline_s, segment=self.segment, retries=retries)
+
     def fates(self, deadline_s: float) -> Iterator[Metric]:
         """How many tasks met each fate, warm-up included and canaries left out; late after `deadline_s`."""
         frame = self.tasks[self.tasks["phase"] > 0]
-        counts = ledger.fates(frame, deadline_s).value_counts()
+        counts = self.fate(frame, deadline_s).value_counts()
         for fate in Fate:
+            if fate is Fate.CUT_OFF and not self.segment:
+                continue
             yield Metric(f"tasks_{fate}", "count", float(counts.get(fate, 0)), n=len(frame))
         negative = ledger.negative(frame)
         yield Metric("negative_latencies", "count", float(negative), n=len(frame))
@@ -314,6 +330,8 @@ class Scenario(ABC):
     """Whether a cell that a disturbed machine spoilt is run again: its figures are times, not counts."""
     sends: ClassVar[bool] = True
     """Whether it hands tasks over; else the system is asked to run something of its own accord."""
+    resumable: ClassVar[bool] = False
+    """Whether a cell that was cut off goes on where it stood. It then has one phase, with a load."""
     deadline_s: ClassVar[float] = math.inf
     """A task that starts later than this after its due time counts as `late`. In a drain nothing is late."""
 
@@ -345,15 +363,27 @@ class Scenario(ABC):
         del params
         return False
 
+    def slots(self, params: Mapping[str, Any], of_run: int) -> int:
+        """How many tasks may run at once in a cell: what the parameter `slots` says, where there is one."""
+        return int(params.get("slots") or of_run)
+
     def why_not(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:
         """Why a variant cannot be asked this, or an empty string: what it takes, and `unsupported`."""
         if self.sends and not system.takes_tasks:
             return "it runs nothing but schedules"
+        slots = params.get("slots", 0)
+        if variant.max_slots and slots > variant.max_slots:
+            return f"it runs no more than {variant.max_slots} at once"
         return self.unsupported(system, variant, params)
 
     def unsupported(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:
         """What this scenario in particular has against a variant, or an empty string."""
         del system, variant, params
+        return ""
+
+    def remark(self, params: Mapping[str, Any]) -> str:
+        """What every figure of a cell must say of its condition, or an empty string."""
+        del params
         return ""
 
     @abstractmethod

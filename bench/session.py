@@ -224,15 +224,15 @@ class _Session:
             if earlier:
                 result.details["earlier_attempts"] = [earlier]
             if not (earlier and self.interrupted):
+                goes_on = result.status is Status.INTERRUPTED and self.plan.scenarios[cell.scenario].resumable
                 self.target.write_cell(
                     cell,
                     result.status,
                     result.reason,
                     result.metrics,
                     result.details,
-                    result.events,
-                    result.tasks,
-                    result.resources,
+                    # Of a cell that can be resumed, the ledger stays.
+                    *((None,) * 3 if goes_on else (result.events, result.tasks, result.resources)),
                 )
                 self.ended[cell.id] = result.status
         return result
@@ -308,11 +308,11 @@ def _cell(
     provision: Provision,
 ) -> Result:
     """Run a cell; whatever goes wrong in it becomes its result, so that the matrix goes on."""
-    folder = target.cell_folder(cell)
+    system, scenario = the_plan.systems[cell.system], the_plan.scenarios[cell.scenario]
+    folder = target.cell_folder(cell, keep=scenario.resumable)
     if isinstance(environment, SchedbenchError):
         missing = isinstance(environment, Unsupported)
         return Result(Status.UNSUPPORTED if missing else Status.ERROR, str(environment))
-    system, scenario = the_plan.systems[cell.system], the_plan.scenarios[cell.scenario]
     try:
         request = the_plan.request
         result = run_cell(

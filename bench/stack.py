@@ -46,6 +46,7 @@ LOOK_S = 0.02
 SOON_NS = 200_000_000
 """From the order to play a load to its begin, where its times must be known outside the client."""
 
+MINUTE_S = 60.0
 READY_S = 60.0
 STOP_GRACE_S = 10.0
 KEEPERS = (Role.SCHEDULER, Role.DAEMON)
@@ -55,6 +56,8 @@ CANARY_WAVES = 5
 CANARIES, HEAVY_CANARIES = 4, 1
 """For each slot, in the first wave; twice as many in each one after, because a worker that prefetches takes
 many. The second is for what reaches a few tasks a second, or would take most of the cell for it."""
+CANARY_SLOTS = 2
+"""For so many slots `canary_ms` is enough. More of them share the cores: they sleep longer in proportion."""
 
 Progress = Callable[[str], None]
 
@@ -68,7 +71,8 @@ class Stack:
 
     `spawned_ns` is when the processes that run tasks were last spawned, `up_ns` when they had been.
     `seconds` is what setting up took by step: `services`, `migration`, `servers`. `details` collects what
-    the cell's record should say of the stack.
+    the cell's record should say of the stack. It is looked at every `look_s`, and `minutely` is called about
+    once a minute. `segment` is the clock domain of a cell that goes on.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Stack:
         slots: int,
         progress: Progress,
         provision: Provision,
+        segment: int = 0,
     ) -> None:
         self.system, self.variant, self.environment = system, variant, environment
         self.provision = provision
@@ -93,7 +98,7 @@ class Stack:
         for made in (self.logs, self.ledger, self.work, self.work / "home"):
             made.mkdir(parents=True, exist_ok=True)
         self.group = Group(home, str(time.monotonic_ns()))
-        self.sampler = Sampler(self.group)
+        self.sampler = Sampler(self.group, self.ledger, segment)
         self.tail = Tail(self.ledger)
         self.seconds: dict[str, float] = {}
         self.details: dict[str, Any] = {
@@ -102,12 +107,17 @@ class Stack:
             "set_up_s": self.seconds,
         }
         self.spawned_ns = self.up_ns = 0
+        self.look_s = LOOK_S
+        self.minutely: Callable[[], None] | None = None
+        self._minute_s = 0.0
+        self._segment = segment
         self._link = Link()
         self._replicas: list[Link] = []
         self._ordered = False
         self._environ: dict[str, str] = {}
         self._ports = embedded.free_ports(PORTS)
-        self._numbers = itertools.count()  # of log files: none goes on where another ended
+        # Of log files: none goes on where another ended, also not one of an earlier segment.
+        self._numbers = itertools.count(sum(1 for _ in self.logs.iterdir()))
         self._services: list[ServiceSpec] = []
         self._engine_ns: int | None = None
         self._servers: list[Child] = []
@@ -147,7 +157,7 @@ class Stack:
             "PYTHONPATH": str(python_path),
             "PYTHONUNBUFFERED": "1",
             LEDGER_VARIABLE: str(self.ledger),
-            DOMAIN_VARIABLE: "0",
+            DOMAIN_VARIABLE: str(self._segment),
         }
         if io:
             self._start_io_server()
@@ -376,8 +386,11 @@ class Stack:
         self.tail.poll()
         self.sampler.tick()
         self.progress("")
+        if self.minutely is not None and time.monotonic() > self._minute_s:
+            self._minute_s = time.monotonic() + MINUTE_S
+            self.minutely()
         links = (self._link, *self._replicas) if self._ordered else ()
-        select.select([link.ours for link in links], [], [], LOOK_S)
+        select.select([link.ours for link in links], [], [], self.look_s)
 
     def until(self, done: Callable[[], bool], limit_s: float, doing: str) -> None:
         """Look until `done()`.
@@ -412,17 +425,28 @@ class Stack:
         finally:
             self._ordered = False
 
-    def play(self, phase: int, load: Load, limit_s: float, *, skip: int = 0) -> dict[str, Any]:
-        """Have the client send a load, without its first `skip` tasks.
+    def asked(self, load: Load) -> Load:
+        """A load as this system can be asked for it: without retries where it has none."""
+        return load if "retry" in self.system.capabilities else replace(load, retries=0)
+
+    def play(
+        self,
+        phase: int,
+        load: Load,
+        limit_s: float,
+        *,
+        skip: int = 0,
+        since_ns: int = 0,
+    ) -> dict[str, Any]:
+        """Have the client send a load, without its first `skip` tasks and those due before `since_ns` of it.
 
         A supervised client that is lost goes on where it was: what has become due meanwhile is sent at once.
 
         Raises:
             CellError: the library did not accept every task, and nobody supervises.
         """
-        if "retry" not in self.system.capabilities:
-            load = replace(load, retries=0)
         begin_ns = time.monotonic_ns() + SOON_NS if self._supervisor else 0
+        before = 0
         while True:
             try:
                 answer = self.order(
@@ -432,14 +456,17 @@ class Stack:
                     load=asdict(load),
                     ahead=self.ahead,
                     skip=skip,
+                    since_ns=since_ns,
                     begin_ns=begin_ns,
                 )
             except ClientLost:
                 self.revive()
                 self.tail.poll()
-                skip = self.tail.submitted(phase)
+                before = self.tail.submitted(phase)
+                skip = max(skip, ledger.next_index(ledger.read(self.ledger).records, phase))
                 continue
             break
+        answer["sent"] += before
         if answer["refused"] and self._supervisor is None:
             raise CellError(
                 f"submit raised for {answer['refused']} of {answer['sent']} tasks: {answer['error']}"
@@ -586,13 +613,14 @@ class Stack:
         """Send waves of short sleeps until as many ran at once as there are slots."""
         self.progress("waiting for the workers")
         most, wave_n = 0, (HEAVY_CANARIES if self.variant.heavy else CANARIES) * self.slots
+        sleep_ms = self.variant.canary_ms * max(1.0, self.slots / CANARY_SLOTS)
         ended = self.tail.ended(CANARY_PHASE)
         for _ in range(CANARY_WAVES):
             # Ids of earlier waves must not come again: a wave is the tail of a longer load.
             skip = self._canaries_sent
             self._canaries_sent += wave_n
             ended += wave_n
-            load = Load(self._canaries_sent, work=f"sleep:{self.variant.canary_ms}")
+            load = Load(self._canaries_sent, work=f"sleep:{sleep_ms:g}")
             self.play(CANARY_PHASE, load, self._patience_s, skip=skip)
             arrived = functools.partial(self._canaries_ended, ended)
             self.until(arrived, self.variant.start_s, "waiting for the first task")

@@ -204,7 +204,7 @@ def slope_interval(
     at, values = _thinned(at), _thinned(values)
     if at.min() == at.max():
         raise ValueError("a slope needs at least two different x")
-    slope = float(stats.theilslopes(values, at)[0])
+    slope = float(_slopes(at, values[np.newaxis])[0])
     if len(np.unique(at)) < 3:
         return Interval(slope, None, None, n, 0.0)
     length = block or max(1, round(len(at) / 4))

@@ -5,7 +5,8 @@
     results/<run-id>/cells/<cell-id>/         cell.json, events.parquet, tasks.parquet,
                                               resources.parquet, logs/
 
-`cell.json` is written last and at once, so a cell without it was cut off and is measured again.
+`cell.json` is written last and at once, so a cell without it was cut off and is measured again, or goes on
+where it stood (`bench.checkpoint`).
 
 Format history (`FORMAT` stands in run.json and in every cell.json):
 
@@ -42,6 +43,10 @@ from bench.summary import cell_of, summary_rows
 FORMAT: Final = 1
 EVENT_COLUMNS: Final = ("task", "t_ns", "aux", "pid", "run", "kind", "domain")
 FREE_BYTES_WANTED: Final = 200 * 2**20
+LEDGER: Final = "ledger"
+PAST: Final = "past"
+CHECKPOINT: Final = "checkpoint.json"
+"""What a cell's folder holds until the cell is finished."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +77,20 @@ class Store:
         """The name of the run."""
         return str(self.info["run_id"])
 
-    def cell_folder(self, cell: Cell) -> Path:
+    def cell_folder(self, cell: Cell, *, keep: bool = False) -> Path:
         """The folder of a cell, with `logs/` and `ledger/` inside.
 
         Emptied the first time an attempt asks for it, so that nothing of one that was cut off is counted;
-        the cell's clock starts then.
+        the cell's clock starts then. With `keep`, one that has a checkpoint is left as it is.
         """
         folder = self._folder(cell)
         with on_disk(folder):
             if cell.id not in self._began:
-                if folder.exists():
+                if folder.exists() and not (keep and (folder / CHECKPOINT).exists()):
                     shutil.rmtree(folder)
+                (folder / "cell.json").unlink(missing_ok=True)
                 self._began[cell.id] = (datetime.now(UTC), time.monotonic())
-            for name in ("logs", "ledger"):
+            for name in ("logs", LEDGER):
                 (folder / name).mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -105,7 +111,7 @@ class Store:
     ) -> None:
         """Write a cell for good. `events` is a structured array with the fields `EVENT_COLUMNS`.
 
-        The raw `ledger/` is removed once its events stand in `events.parquet`.
+        The raw ledgers are removed once their events stand in `events.parquet`.
         """
         began, since_s = self._began.get(cell.id) or (datetime.now(UTC), time.monotonic())
         folder = self._folder(cell)
@@ -131,7 +137,9 @@ class Store:
         _replace(folder / "cell.json", _json(record))
         if events is not None:
             with on_disk(folder):
-                shutil.rmtree(folder / "ledger", ignore_errors=True)
+                for name in (LEDGER, PAST):
+                    shutil.rmtree(folder / name, ignore_errors=True)
+                (folder / CHECKPOINT).unlink(missing_ok=True)
 
     def rewrite(self, record: Mapping[str, Any]) -> None:
         """Put another record in the place of a finished cell's."""
@@ -264,6 +272,20 @@ def resolve(results: Path, run: str | Path) -> Path:
 def read_cells(path: Path) -> list[dict[str, Any]]:
     """Every `cell.json` of a run, in the order of the cells' names."""
     return [_load(file) for file in sorted(path.glob("cells/*/cell.json"))]
+
+
+def write_record(file: Path, record: Mapping[str, Any]) -> None:
+    """Write a JSON file, with the format, so that a reader sees the old one or the new one."""
+    _replace(file, _json({"format": FORMAT, **record}))
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """A JSON file that has a format.
+
+    Raises:
+        StoreError: it is damaged, or of a format that this release does not know.
+    """
+    return _load(file)
 
 
 def _info(path: Path) -> dict[str, Any]:

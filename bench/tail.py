@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from bench.ledger import SUFFIX, Records, decode, joined
+from bench.ledger import COMPACTED, SUFFIX, Records, compact, decode, joined
 from bench.model import PHASE_SHIFT, RECORD, Kind
 
 SLOW_LANE_POLLS: Final = 16
@@ -43,6 +43,12 @@ class Tail:
         self._live: set[str] = set()
         self._polls = 0
         self._seen: dict[tuple[int, str], _Ids] = {}
+        self._retries: dict[int, int] = {}
+        self._fails: dict[int, dict[int, int]] = {}
+
+    def allow(self, phase: int, retries: int) -> None:
+        """Say how often a task of a phase is run again when it fails: only then it has ended."""
+        self._retries[phase] = retries
 
     def poll(self) -> Records:
         """The whole records that were written since the last poll; a torn tail waits for its rest."""
@@ -66,6 +72,20 @@ class Tail:
         self._count(fresh)
         return fresh
 
+    def compact(self) -> None:
+        """Put the files of processes that are gone into one: there may be one for every task.
+
+        Not where a writer has process ids of its own, as in a container: it would look gone and still write.
+        """
+        gone = [name for name in self._read_bytes if name not in self._live and name != COMPACTED]
+        whole = [name for name in gone if (self._folder / name).stat().st_size == self._read_bytes[name]]
+        if not whole:
+            return
+        compact(self._folder, whole)
+        for name in whole:
+            del self._read_bytes[name], self._looked_ns[name]
+        self._read_bytes[COMPACTED] = (self._folder / COMPACTED).stat().st_size
+
     def submitted(self, phase: int) -> int:
         """Distinct task ids of a phase that were handed to the adapter."""
         return self._distinct(phase, "submitted")
@@ -79,7 +99,7 @@ class Tail:
         return self._distinct(phase, "started")
 
     def ended(self, phase: int) -> int:
-        """Distinct task ids of a phase that have ended or failed at least once."""
+        """Distinct task ids of a phase that have ended, or failed more often than they are run again."""
         return self._distinct(phase, "ended")
 
     def _grown(self, name: str) -> bytes:
@@ -118,15 +138,32 @@ class Tail:
         for phase in np.unique(phases).tolist():
             own = fresh[phases == phase]
             kind, index = own["kind"], own["task"] & 0xFFFFFFFF
-            start, end = kind == Kind.START, (kind == Kind.END) | (kind == Kind.FAIL)
+            ended = kind == Kind.END
+            ended[self._failed(phase, kind, index)] = True
             kinds = {
                 "submitted": kind == Kind.SUBMIT,
                 "refused": kind == Kind.REFUSED,
-                "started": start,
-                "ended": end,
+                "started": kind == Kind.START,
+                "ended": ended,
             }
             for what, mask in kinds.items():
                 self._seen.setdefault((phase, what), _Ids()).add(index[mask])
+
+    def _failed(
+        self, phase: int, kind: npt.NDArray[np.uint8], index: npt.NDArray[np.uint64]
+    ) -> npt.NDArray[np.intp]:
+        """Where a task failed for the last time."""
+        failed = np.flatnonzero(kind == Kind.FAIL)
+        retries, counts = self._retries.get(phase, 0), self._fails.setdefault(phase, {})
+        if not retries:
+            return failed
+        last = []
+        for place in failed.tolist():
+            task = int(index[place])
+            counts[task] = counts.get(task, 0) + 1
+            if counts[task] > retries:
+                last.append(place)
+        return np.array(last, np.intp)
 
     def _distinct(self, phase: int, what: str) -> int:
         ids = self._seen.get((phase, what))

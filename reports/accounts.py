@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import pandas as pd
@@ -41,6 +41,12 @@ TICKS_LEAD: Final = (
     "one before it had ended. The delay is from due to start, the median of the trials."
 )
 
+APART: Final = ("soak", faults.SCENARIO)
+"""Their fates have tables of their own: some of their tasks fail because they were asked to."""
+
+FATES: Final = tuple(fate for fate in Fate if fate is not Fate.CUT_OFF)
+"""Only a soak goes on after it was cut off."""
+
 Counts = dict[str, int]
 
 
@@ -50,8 +56,8 @@ def tables(run: Run) -> list[Table]:
 
 
 def _trials(run: Run, *beginnings: str) -> pd.DataFrame:
-    """The rows of single trials of every metric that begins with one of these, but for provoked faults."""
-    own = run.summary["metric"].str.startswith(beginnings) & (run.summary["scenario"] != faults.SCENARIO)
+    """The rows of single trials of every metric that begins with one of these, but for those `APART`."""
+    own = run.summary["metric"].str.startswith(beginnings) & ~run.summary["scenario"].isin(APART)
     return run.summary[(run.summary["trial"] != "") & own]
 
 
@@ -93,6 +99,13 @@ PLAIN: Final = {
 """What can be wrong with a count; each begins like the remark that it sums up, and so has its mark."""
 
 
+def counted_doubts(reasons: Sequence[str]) -> str:
+    """Remarks on a figure that rests on several trials: how many of them each doubt about the machine has."""
+    counts = Counter(mark for reason in reasons for mark in marks.marks(reason) if mark in PLAIN)
+    of = len(reasons)
+    return "; ".join(PLAIN[mark] + (f" ({n} of {of} trials)" if n < of else "") for mark, n in counts.items())
+
+
 def _fates(run: Run) -> Table:
     about, notes = subjects(run), Footnotes()
     rows = _trials(run, "tasks_", "negative_latencies", "claims_")
@@ -106,7 +119,7 @@ def _fates(run: Run) -> Table:
     shown = [name for name in OPTIONAL if any(_has(name, counts) for counts in sums.values())]
     entries, records = [], []
     for (system, variant), counts in sums.items():
-        by_fate = {fate: counts[f"tasks_{fate}"] for fate in Fate}
+        by_fate = {fate: counts[f"tasks_{fate}"] for fate in FATES}
         submitted = sum(by_fate.values()) - by_fate[Fate.UNEXPECTED]
         doubt, ok = doubts[system, variant], whole[system, variant] - failed[system, variant]
         extra = {name: counts.get(name) for name in shown}
@@ -124,7 +137,7 @@ def _fates(run: Run) -> Table:
         named["success"] = Entry(str(record["success"]), notes=notes.of(doubt), marks=marks.marks(doubt))
         entries.append(tuple(named.values()))
         records.append({**record, "marks": marks.words(doubt), "reason": doubt})
-    heads = ["Tasks", "Share ok, %", *(fate.capitalize() for fate in Fate), *(OPTIONAL[n][0] for n in shown)]
+    heads = ["Tasks", "Share ok, %", *(fate.capitalize() for fate in FATES), *(OPTIONAL[n][0] for n in shown)]
     columns = (*map(Column, ("System", "Variant", "Trials ok")), *(Column(head, True) for head in heads))
     words = FATES_LEAD.format(settle=_settle(run, sums))
     lead = " ".join([words, *filter(None, (OPTIONAL[name][1] for name in shown))])

@@ -8,7 +8,17 @@ from pathlib import Path
 import matplotlib as mpl
 
 from bench.store import Run, on_disk
-from reports import curves, loadcurves, look, rowcharts
+from reports import (
+    curves,
+    footprint,
+    kneecharts,
+    knees,
+    loadcurves,
+    look,
+    rowcharts,
+    slotcharts,
+    soakcurves,
+)
 from reports.lines import Section
 from reports.look import Chart
 from reports.measured import measured
@@ -25,6 +35,7 @@ def charts(run: Run, sections: Sequence[Section], folder: Path) -> list[Chart]:
     rows = measured(run)
     by_key = {section.key: section for section in sections}
     colours = look.colours([row.subject for row in rows])
+    concurrent = knees.curves(run)
     with mpl.rc_context(look.STYLE):
         drawn = [
             rowcharts.dots(by_key["throughput"], colours, folder),
@@ -35,5 +46,11 @@ def charts(run: Run, sections: Sequence[Section], folder: Path) -> list[Chart]:
             rowcharts.startup(rows, colours, folder),
             loadcurves.against_load(rows, colours, folder),
             loadcurves.distributions(run, rows, colours, folder),
+            soakcurves.latency(rows, colours, folder),
+            soakcurves.memory(rows, folder),
+            kneecharts.knees(concurrent, colours, folder),
+            kneecharts.latencies(rows, concurrent, colours, folder),
+            slotcharts.time_by_slots(rows, colours, folder),
+            slotcharts.memory_by_slots(rows, footprint.slopes(run), colours, folder),
         ]
     return [chart for chart in drawn if chart]

@@ -6,8 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from bench.model import Role
 from bench.store import Run
-from reports import accounts, calibration, faults, marks, parity, published, schedules
+from reports import (
+    accounts,
+    calibration,
+    faults,
+    footprint,
+    knees,
+    marks,
+    parity,
+    published,
+    schedules,
+    soaks,
+)
 from reports.lines import condition
 from reports.measured import Measured, measured
 from reports.published import Figure, Verdict
@@ -22,6 +34,8 @@ from reports.tables import (
     interval_text,
     number,
 )
+
+ROLES: Final = tuple(role.value for role in Role if role is not Role.HARNESS)
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,23 @@ GRIDS: Final = (
         | {f"dispatch_latency_at{percent}_p95": f"P95 at {percent} %" for percent in (10, 30, 50, 70, 90)},
     ),
     Grid(
+        "concurrency",
+        "Concurrent jobs in full",
+        "So many tasks become due at once. A figure is the median of the bursts of a trial. The ideal is "
+        "that of slots which are never idle; a burst of which a task was lost is never cleared.",
+        "concurrency",
+        {
+            "success": "Ok, %",
+            "dispatch_latency_p50": "P50, ms",
+            "dispatch_latency_p95": "P95, ms",
+            "dispatch_latency_max": "Max, ms",
+            "ideal_latency_p95": "Ideal P95, ms",
+            "clear_time": "Time, s",
+            "ideal_time": "Ideal time, s",
+            "efficiency": "Efficiency, %",
+        },
+    ),
+    Grid(
         "cpu-all",
         "CPU cost",
         "CPU time of the whole stack for each task above idle, its own work included; what of that is not "
@@ -108,6 +139,14 @@ GRIDS: Final = (
             "set_up.servers": "Servers, s",
         },
     ),
+    Grid(
+        "soak-growth",
+        "Memory growth in a soak, by role",
+        "What the PSS of each role grows by per hour, in MB: the slope of a straight line (Theil and Sen) "
+        "through the samples after the first tenth, with a block bootstrap interval.",
+        "soak",
+        {f"growth_pss_per_hour.{role}": role.capitalize() for role in (*ROLES, "total")},
+    ),
 )
 
 
@@ -117,10 +156,13 @@ def further_tables(run: Run) -> list[Table]:
     grids = [_grid(grid, rows) for grid in GRIDS]
     tables = [
         *parity.tables(run),
+        soaks.table(run),
         *faults.tables(run),
         *accounts.tables(run),
         *schedules.tables(run),
+        *knees.tables(run),
         *grids,
+        *footprint.tables(run),
         _elsewhere(rows),
         *calibration.tables(run),
     ]

@@ -82,6 +82,10 @@ def condition(scenario: str, params: Params) -> str:
         words = [f"{params.get('start', 'warm')} start"]
     elif scenario == "memory":
         words = ["idle, after the first tasks"]
+        words += [f"{float(params['queued']):g} tasks queued later"] if params.get("queued") else []
+    elif scenario == "concurrency":
+        words = [f"{float(params.get('jobs', 100)):g} tasks at once"]
+        words += [] if "work" in params else ["work sleep:100"]
     elif scenario == "periodic":
         words = [f"every {float(params.get('every_s', 1)):g} s", *_asked(params)]
     elif scenario == "replicas":
@@ -89,6 +93,12 @@ def condition(scenario: str, params: Params) -> str:
             f"{float(params.get('replicas', 2)):g} replicas, every {float(params.get('every_s', 2)):g} s"
         ]
         words += [f"paused for {float(params['pause_s']):g} s"] if params.get("pause_s") else []
+    elif scenario == "soak":
+        words = [f"{params.get('duration', '10m')} at {float(params.get('per_hour', 1000)):g} tasks/h"]
+        compress = float(params.get("compress", 1))
+        words += [f"compressed \N{MULTIPLICATION SIGN}{compress:g}"] if compress > 1 else []
+    if params.get("slots"):
+        words.append(f"{float(params['slots']):g} slot{'s' * (params['slots'] != 1)}")
     if params.get("work", "noop") != "noop":
         words.append(f"work {params['work']}")
     if scenario != "memory" and params.get("payload"):

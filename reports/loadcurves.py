@@ -44,7 +44,7 @@ def against_load(rows: Sequence[Measured], colours: Mapping[str, str], folder: P
     if not shown:
         return None
     figures = [row for subject in shown for row in points[subject].values()]
-    ends = [bound for row in figures for bound in _extent(row)]
+    ends = [bound for row in figures for bound in extent(row)]
     foot = look.foot(
         [
             *marks.named(
@@ -65,7 +65,7 @@ def against_load(rows: Sequence[Measured], colours: Mapping[str, str], folder: P
     for subject in shown:
         same = [s for s in sorted(shown, key=lambda s: s.key) if colours[s.system] == colours[subject.system]]
         line = LINES[same.index(subject) % len(LINES)]
-        _curve(axes, points[subject], colours[subject.system], line)
+        curve(axes, points[subject], colours[subject.system], line)
     words = [f"{look.label(s)}  {_rate(rates[s])}" for s in shown]
     _names(axes, [_last(points[s]) for s in shown], words, [colours[s.system] for s in shown], height_in)
     title = "Latency against load"
@@ -176,13 +176,14 @@ def _last(points: Mapping[int, Measured]) -> float:
     return interval.value if interval else 0.0
 
 
-def _extent(row: Measured) -> list[float]:
+def extent(row: Measured) -> list[float]:
+    """A figure and the ends of its interval, as far as a logarithmic scale can show them."""
     found = [row.interval.value, row.interval.low, row.interval.high] if row.interval else []
     return [bound for bound in found if bound is not None and bound > 0]
 
 
-def _curve(axes: Axes, points: Mapping[int, Measured], colour: str, line: str) -> None:
-    """P95 over the load with its intervals; hollow where there is a doubt."""
+def curve(axes: Axes, points: Mapping[int, Measured], colour: str, line: str) -> None:
+    """Figures with their intervals, for example P95 over the load; hollow where there is a doubt."""
     values = {share: row.interval for share, row in sorted(points.items()) if row.interval}
     axes.plot(list(values), [found.value for found in values.values()], line, color=colour, linewidth=1.6)
     for share, found in values.items():

@@ -9,11 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from bench.model import Role, Status
 from bench.stats import Interval
 from bench.store import Run
+from bench.summary import is_invalid
 
 Params = Mapping[str, float | str]
 NO_WORKERS: Final = frozenset({Role.CLIENT, Role.BROKER, Role.DATABASE, "total"})
@@ -87,6 +89,11 @@ def parameters(text: str) -> dict[str, float | str]:
     return found
 
 
+def but(text: str, name: str) -> str:
+    """The parameters as they stand in `summary.csv`, without one of them."""
+    return " ".join(pair for pair in text.split() if not pair.startswith(f"{name}="))
+
+
 def subjects(run: Run) -> dict[tuple[str, str], Subject]:
     """Every system and variant of which the summary says anything, even a failure."""
     systems: Mapping[str, Any] = run.info.get("systems", {})
@@ -137,6 +144,13 @@ def measured(run: Run) -> list[Measured]:
             )
         )
     return rows
+
+
+def trials_of(run: Run, scenario: str) -> pd.DataFrame:
+    """The rows of single trials of a scenario that ended ok, invalid figures left out."""
+    rows = run.summary[(run.summary["scenario"] == scenario) & (run.summary["trial"] != "")]
+    valid = [not is_invalid(str(reason)) for reason in rows["reason"]]
+    return rows[(rows["status"] == Status.OK.value) & np.array(valid, bool)]
 
 
 def _unsupported(trials: pd.DataFrame) -> dict[tuple[str, ...], str]:

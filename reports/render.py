@@ -27,7 +27,7 @@ from reports.texts import HOW_TO_READ
 TONES = {"below": "yellow", "within": "green", "above": "yellow", "unclear": "dim", "absent": "dim"}
 
 
-SHORT = ("fates", "ticks", "failures", "calibration")
+SHORT = ("soak", "fates", "ticks", "failures", "calibration")
 """Of the further tables, those that the terminal shows; the others are in every file."""
 
 

@@ -23,6 +23,10 @@ CHARTS_OF: Final = {
     "cpu": ("cpu",),
     "startup": ("startup",),
     "capacity": ("latency-load", "latency-load-distribution"),
+    "soak": ("soak-latency", "soak-memory"),
+    "knees": ("concurrency", "concurrency-latency"),
+    "concurrency": ("concurrency-slots",),
+    "slots-memory": ("memory-slots",),
 }
 """Which charts stand above which table."""
 

@@ -47,6 +47,10 @@ def _survey_drain(params: Params) -> bool:
     return plain and not params.get("seconds") and params.get("tasks", SURVEY_TASKS) == SURVEY_TASKS
 
 
+def _usual_memory(params: Params) -> bool:
+    return not params.get("slots") and not params.get("queued")
+
+
 QUESTIONS: Final = (
     Question(
         "throughput", "Throughput", "S2 throughput", "throughput", "throughput", True,
@@ -67,7 +71,7 @@ QUESTIONS: Final = (
     ),
     Question(
         "components", "Processes and services", "S2 infrastructure", "memory", "components", None,
-        wanted=lambda params: True,
+        wanted=_usual_memory,
     ),
 )  # fmt: skip
 MEMORY_TABLE: Final = "S2 idle memory"
@@ -184,7 +188,7 @@ def _memory(
 ) -> Section:
     """Idle memory by role: PSS as the figure, RSS beside it because that is what the survey gives."""
     own = [row for row in rows if row.scenario == "memory"]
-    text = choose(own, "memory", lambda params: True)
+    text = choose(own, "memory", _usual_memory)
     shown = [row for row in own if row.params_text == text]
     by_name = {(row.subject.key, row.metric): row for row in shown}
     lines = [_line(row, "", None, _judged(row, None)) for row in shown if not row.metric]
@@ -209,7 +213,7 @@ def _memory(
             )
         )
     lines += _unmeasured(MEMORY_TABLE, lines, figures, about)
-    words = condition("memory", {}) if shown else "not measured in this run"
+    words = condition("memory", shown[0].params) if shown else "not measured in this run"
     return Section("memory", "Idle memory", "MB", False, words, text, ranked(lines, False))
 
 

@@ -33,10 +33,12 @@ TINY = {
     "steps": 1,
     "step_s": 0.3,
     "most_s": 0.3,
+    "jobs": 10,
+    "rest_s": 0.0,
 }
 """Values with which every scenario is over in a moment."""
 
-ONLY = {"latency": {"load": 0}}
+ONLY: dict[str, dict[str, object]] = {"latency": {"load": 0}, "soak": {"duration": "2s", "per_hour": 36_000}}
 
 WITHOUT_TASKS = {"periodic", "replicas"}
 """Scenarios in which the system runs something of its own accord."""

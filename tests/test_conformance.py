@@ -225,6 +225,40 @@ def test_a_schedule_ticks(
     assert found["overlapped"] == 0
 
 
+class Retried(Scenario):
+    """Tasks that raise once, and are to be run again."""
+
+    title = "retried"
+    parameters = {}
+    profiles = {}
+
+    def seconds(self, params: Mapping[str, Any]) -> float:
+        return 1
+
+    def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
+        yield Phase("retried", Load(tasks(variant), work="raise-once", retries=1))
+
+    def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
+        return ()
+
+
+@pytest.mark.parametrize(
+    "word", ["reference", "celery:redis", "dramatiq:redis", "rq:redis", "temporal:memory"]
+)
+def test_a_task_that_raises_once_is_run_again_and_ends_well(word: str, one_cell: OneCell) -> None:
+    ((system, variant),) = discovery.select([word], discovery.systems())
+    assert "retry" in system.capabilities
+    skip_without_services(variant)
+    result = one_cell(word, Retried())
+    assert (result.status, result.reason) == (Status.OK, "")
+    assert result.tasks is not None
+    sent = result.tasks[result.tasks["phase"] > 0]
+    assert len(sent) == tasks(variant)
+    for what, times in (("starts", 2), ("fails", 1), ("ends", 1)):
+        assert (sent[what] == times).all(), what
+    assert (ledger.fates(sent, math.inf) == "ok").all()
+
+
 def _of_harness(name: str) -> list[int]:
     found = []
     for process in psutil.process_iter():

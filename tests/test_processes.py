@@ -275,11 +275,11 @@ def test_memory_of_a_process_that_is_gone() -> None:
     assert sampler.memory(gone.pid) is None
 
 
-def test_samples_have_one_row_per_role(trees: Trees) -> None:
+def test_samples_have_one_row_per_role(trees: Trees, tmp_path: Path) -> None:
     trees.spawn("os.fork(); " + READY)
     trees.spawn("time.sleep(60)", "broker")
     until(lambda: len(trees.group.members()) == 3, "members")
-    made = sampler.Sampler(trees.group)
+    made = sampler.Sampler(trees.group, tmp_path)
     made.sample("idle", "begin", with_memory=True)
     made.sample("idle", with_memory=False)
     frame = made.frame()

@@ -309,6 +309,10 @@ def test_a_straight_line_has_its_slope_and_no_width() -> None:
     assert (interval.low, interval.high) == pytest.approx((2, 2))
 
 
+def test_a_series_that_never_changes_has_no_slope_even_where_it_was_looked_at_twice() -> None:
+    assert stats.slope_interval([0, 1, 1, 2, 2, 3], [5] * 6, seed=0).value == 0
+
+
 def test_a_known_slope_lies_inside() -> None:
     x = np.arange(40.0)
     y = 3 - 0.5 * x + np.asarray(autoregressive(np.random.default_rng(1), 40, 0.5))

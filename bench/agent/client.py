@@ -92,22 +92,30 @@ class Client:
         return {}
 
     def play(
-        self, phase: int, load: dict[str, Any], ahead: bool, skip: int = 0, begin_ns: int = 0
+        self,
+        phase: int,
+        load: dict[str, Any],
+        ahead: bool,
+        skip: int = 0,
+        since_ns: int = 0,
+        begin_ns: int = 0,
     ) -> dict[str, Any]:
         """Send a load without its first `skip` tasks; answers when the last was accepted or refused.
 
-        Its times count from `begin_ns` of CLOCK_MONOTONIC, where that is given.
+        A load that goes on is `since_ns` old: what should have been sent before is left out as well. It
+        begins, or goes on, at `begin_ns` of CLOCK_MONOTONIC, where that is given.
         """
         spec = Load(**{**load, "arrival": Arrival(load["arrival"])})
-        plan = pacer.tasks(spec, phase, ahead)[skip:]
+        plan = [one for one in pacer.tasks(spec, phase, ahead)[skip:] if one[0] >= since_ns]
         gc.collect()
         gc.freeze()  # the plan's own objects must not slow the system's garbage collections
-        base_ns = begin_ns or monotonic_ns() + (0 if spec.arrival is Arrival.BURST else LEAD_NS)
+        begin_ns = begin_ns or monotonic_ns() + (0 if spec.arrival is Arrival.BURST else LEAD_NS)
+        base_ns = begin_ns - since_ns
         refused, error = self._pace(plan, base_ns)
         if isinstance(self.adapter, Claims):
             self.sent += [task.id for *_, task in plan]
-        last_due_ns = base_ns + max((due for _, due, _ in plan), default=0)
-        if ahead:  # the library counts the delay from when it was told, which a burst can delay
+        last_due_ns = base_ns + max((due for _, due, _ in plan), default=since_ns)
+        if ahead and plan:  # the library counts the delay from when it was told, which a burst can delay
             last_due_ns = max(last_due_ns, monotonic_ns() + max(task.delay_s for *_, task in plan) * 10**9)
         return {
             "sent": len(plan),

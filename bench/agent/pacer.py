@@ -7,6 +7,7 @@ due at once, and the lateness stands in the ledger (`submit - due`).
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate, groupby
 from operator import itemgetter
@@ -18,6 +19,13 @@ from bench.model import AHEAD_S, PHASE_SHIFT, SCHEDULE, UNSERIALISABLE, Arrival,
 
 Plan = Sequence[tuple[int, int, Task]]
 """`(send offset, due offset, task)` in ns, in the order of sending."""
+
+
+DAY_NS = 24 * 3600 * 10**9
+
+HOURS = (2, 2, 2, 2, 2, 3, 4, 7, 12, 20, 22, 18, 12, 14, 19, 20, 16, 12, 9, 8, 7, 6, 4, 3)
+"""Relative rates of the hours of a day: quiet nights and two peaks, the higher one 2.3 times the mean. It is
+our own choice: the survey speaks of peaks and does not say how high they were."""
 
 
 def offsets_ns(load: Load) -> list[int]:
@@ -34,7 +42,29 @@ def offsets_ns(load: Load) -> list[int]:
     if load.arrival is Arrival.CONSTANT:
         return [round(i * gap_ns) for i in range(load.n)]
     rng = random.Random(load.seed)
+    if load.arrival is Arrival.DAILY:
+        return _daily_ns(rng, load.n, load.n * gap_ns)
     return [round(at) for at in accumulate(rng.expovariate(1) * gap_ns for _ in range(load.n))]
+
+
+def _daily_ns(rng: random.Random, n: int, lasts_ns: float) -> list[int]:
+    """`n` arrivals of a Poisson process with the rates of `HOURS`, given that there are so many.
+
+    Those are independent draws from the rate as a density, in order (Ross, Stochastic Processes, 1996, 2.4).
+    Times are straight lines between the edges of the hours in the cumulated rate.
+    """
+    hour_ns = min(lasts_ns, DAY_NS) / len(HOURS)
+    edges, expected = [0.0], [0.0]
+    while edges[-1] < lasts_ns:
+        rate = HOURS[(len(edges) - 1) % len(HOURS)]
+        edges.append(min(edges[-1] + hour_ns, lasts_ns))
+        expected.append(expected[-1] + rate * (edges[-1] - edges[-2]))
+    found = []
+    for at in sorted(rng.uniform(0, expected[-1]) for _ in range(n)):
+        hour = min(bisect_right(expected, at), len(expected) - 1) - 1
+        share = (at - expected[hour]) / (expected[hour + 1] - expected[hour])
+        found.append(round(edges[hour] + share * (edges[hour + 1] - edges[hour])))
+    return found
 
 
 def tasks(load: Load, phase: int, ahead: bool) -> list[tuple[int, int, Task]]:
