@@ -1672,6 +1672,12 @@ def test_something_is_done_to_a_schedule_once_it_has_ticked_three_times() -> Non
 def test_several_keep_a_schedule_and_one_may_be_stopped_in_the_middle_of_a_run() -> None:
     held = Phase("ticks", wait="hold", hold_s=9.0, every_s=2.0, every_work="sleep:300", replicas=3)
     assert plan("replicas", replicas=3, ticks=3) == [held]
+    system, asked = discovery.systems()["apscheduler"], SCENARIOS["replicas"].values({"pause_s": 7.0})
+    for name, why in (
+        ("thread-pool-redis-lock", ""),
+        ("thread-pool", "it has no lock around the body that could run out"),
+    ):
+        assert SCENARIOS["replicas"].why_not(system, system.variants[name], asked) == why
     paused = (Fault("pause", "worker", 5.0, 7.0),)
     assert plan("replicas", replicas=3, ticks=3, pause_s=7.0) == [
         dataclasses.replace(held, supervised=True, faults=paused)
