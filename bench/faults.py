@@ -187,9 +187,12 @@ class Striker:
         return role, [own[0].popen.pid] if verb == "stop" else everything
 
     def _keepers(self, verb: str) -> tuple[str, list[int]]:
-        children = self._group.children
-        role = next(role for role in KEEPERS if any(child.role == role for child in children))
-        own = [child for child in children if child.role == role]
+        roles = {one.role for one in self._group.everything}
+        role = next(role for role in KEEPERS if role in roles)
+        own = [child for child in self._group.children if child.role == role]
+        elsewhere = role is Role.CLIENT and roles - {role, Role.HARNESS, Role.BROKER, Role.DATABASE}
+        if elsewhere or not own:
+            raise Unsupported("its schedules are kept by a server that is not a process of this cell")
         return role, [pid for child in own for pid in self._whole(child, verb)]
 
     def _servers(self, verb: str, worker: Child | None) -> tuple[str, list[int]]:

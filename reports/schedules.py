@@ -243,10 +243,10 @@ def _replicas(rows: Sequence[Measured], systems: Mapping[str, Any]) -> Table:
 
 
 def _count(figures: Figures, metric: str, notes: Footnotes) -> Entry:
-    row = figures.get(metric)
+    row, first = figures.get(metric), metric == "ticks_planned"
     if row is None:
-        return _unmeasured(figures, notes)
-    if metric != "ticks_planned":
+        return _unmeasured(figures, notes) if first else Entry(NONE)
+    if not first:
         return Entry(text(round(value(row))))
     notes.reasons.append(row.reason)
     return Entry(text(round(value(row))), notes=notes.of(row.reason), marks=marks.marks(row.reason))

@@ -52,8 +52,8 @@ LEAST_DRIFT = 8
 """A trend is shown of at least so many ticks."""
 
 LEAST_OFF_NS = 50_000_000
-"""A run belongs to the rhythm from before where it is no farther from it than this, or than twice what was
-seen then."""
+"""A run belongs to the rhythm from before where it is no farther from it than this, or than twice the spread
+that was seen then."""
 
 BURST_TASKS = 200
 MOST_HZ = 500.0
@@ -197,14 +197,14 @@ def _overlap(history: History) -> Iterator[Metric]:
     every_ns = round(history.phases[history.number("ticks")].every_s * 1e9)
     due_ns = history.ticks("ticks")["due_ns"].to_numpy(np.int64)
     runs = history.runs("ticks")
+    if not len(runs) or pd.isna(runs["end_ns"].iloc[0]):
+        raise CellError("the run that was to last long never began, or did not end")
     first = runs.iloc[0]
-    if pd.isna(first["end_ns"]):
-        raise CellError("the run that was to last long did not end")
     begin_ns, end_ns = int(first["start_ns"]), int(first["end_ns"])
     start_ns = runs["start_ns"].to_numpy(np.int64)
     meanwhile = int(((due_ns > begin_ns) & (due_ns < end_ns)).sum())
     beside = int(((start_ns > begin_ns) & (start_ns < end_ns)).sum())
-    queued = made_up(start_ns[start_ns >= end_ns], int(due_ns[0]), every_ns, end_ns, every_ns // 4)
+    queued = made_up(start_ns[start_ns >= end_ns], begin_ns, every_ns, end_ns, every_ns // 4)
     yield Metric("overlap_due", "count", float(meanwhile), meanwhile)
     yield Metric("overlap_beside", "count", float(beside), meanwhile)
     yield Metric("overlap_queued", "count", float(queued), meanwhile)
@@ -225,8 +225,11 @@ def _after(history: History, what: str) -> Iterator[Metric]:
         since_ns = down_ns  # a client runs what is due while it starts
     ticks, start_ns = history.ticks("ticks"), history.runs("ticks")["start_ns"].to_numpy(np.int64)
     due_ns, ran = int(ticks["due_ns"].iloc[0]), ticks.dropna(subset=["start_ns"])
-    late_ns = int((ran["start_ns"] - ran["due_ns"]).max()) if len(ran) else 0
-    off_ns = min(every_ns // 4, max(LEAST_OFF_NS, 2 * late_ns))
+    late_ns = (ran["start_ns"] - ran["due_ns"]).to_numpy(np.int64)
+    if not len(late_ns):
+        raise CellError("the schedule did not run before anything was done to it")
+    beat_ns = due_ns + int(np.median(late_ns))
+    off_ns = min(every_ns // 4, max(LEAST_OFF_NS, 2 * int(np.ptp(late_ns))))
     after_ns = start_ns[start_ns >= since_ns]
     until_ns = int(after_ns[0]) - off_ns if len(after_ns) else up_ns
     missed = max(0, (until_ns - due_ns) // every_ns - (down_ns - due_ns) // every_ns)
@@ -235,26 +238,24 @@ def _after(history: History, what: str) -> Iterator[Metric]:
     if not len(after_ns):
         return
     yield Metric("first_run_after", "s", float(after_ns[0] - since_ns) / 1e9, 1)
-    came = made_up(after_ns, due_ns, every_ns, up_ns, off_ns)
+    came = made_up(after_ns, beat_ns, every_ns, up_ns, off_ns)
     yield Metric("runs_made_up", "count", float(came), missed)
-    yield Metric("rhythm_moved", "ms", abs(_off_ns(int(after_ns[-1]), due_ns, every_ns)) / 1e6, 1)
+    yield Metric("rhythm_moved", "ms", abs(_off_ns(int(after_ns[-1]), beat_ns, every_ns)) / 1e6, 1)
 
 
-def made_up(start_ns: npt.NDArray[np.int64], due_ns: int, every_ns: int, up_ns: int, off_ns: int) -> int:
+def made_up(start_ns: npt.NDArray[np.int64], beat_ns: int, every_ns: int, up_ns: int, off_ns: int) -> int:
     """How many of these runs came for ticks that were due before `up_ns`, and not for ones after.
 
-    The runs are in order, and all began after `up_ns`; `due_ns` is one due time from before. The last run
-    tells the rhythm they have come to: the one from before, give or take `off_ns`, or another that began
+    The runs are in order, and all began after `up_ns`; `beat_ns` is when one usually began before. The last
+    run tells the rhythm they have come to: the one from before, give or take `off_ns`, or another that began
     with the first run. A run in that rhythm came for a tick of its own. The first run of another rhythm did,
     too, where it came a whole period after `up_ns`: else it came at once, for what had been missed.
     """
     if not len(start_ns):
         return 0
     first_ns, last_ns = int(start_ns[0]), int(start_ns[-1])
-    kept = abs(_off_ns(last_ns, due_ns, every_ns)) <= off_ns
-    if kept:
-        in_rhythm = abs(_off_ns(first_ns, due_ns, every_ns)) <= off_ns
-        beat_ns = due_ns
+    if abs(_off_ns(last_ns, beat_ns, every_ns)) <= off_ns:
+        in_rhythm = abs(_off_ns(first_ns, beat_ns, every_ns)) <= off_ns
     else:
         in_rhythm = first_ns >= up_ns + every_ns - off_ns
         beat_ns = last_ns
@@ -262,6 +263,6 @@ def made_up(start_ns: npt.NDArray[np.int64], due_ns: int, every_ns: int, up_ns: 
     return max(0, len(start_ns) - later - in_rhythm)
 
 
-def _off_ns(at_ns: int, due_ns: int, every_ns: int) -> int:
-    """How long after the nearest due time, or before it, a moment is."""
-    return (at_ns - due_ns + every_ns // 2) % every_ns - every_ns // 2
+def _off_ns(at_ns: int, beat_ns: int, every_ns: int) -> int:
+    """How long after the nearest beat of a rhythm, or before it, a moment is."""
+    return (at_ns - beat_ns + every_ns // 2) % every_ns - every_ns // 2

@@ -3,7 +3,7 @@
 They are told the same, one right after the other, as if one program had been deployed several times. The
 body lasts longer than they are apart, so that a lock around it can keep all but one out. With `pause_s`, the
 process that runs the body is stopped for so long in the middle of it: a lock that is gone by then lets
-another one in.
+another one in. That is asked of variants that have such a lock, by the setting `lock_s`.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class Replicas(Scenario):
     }
 
     def unsupported(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:
+        if params["pause_s"] and "lock_s" not in variant.settings:
+            return "it has no lock around the body that could run out"
         return no_schedule(system, variant, params["every_s"])
 
     def seconds(self, params: Mapping[str, Any]) -> float:

@@ -17,8 +17,10 @@ import psutil
 import pytest
 
 from bench import discovery, ledger, wallclock
+from bench.errors import Unsupported
+from bench.faults import Striker
 from bench.harness import Home
-from bench.model import FAULTS, Kind, Metric, Status
+from bench.model import FAULTS, Fault, Kind, Metric, Status
 from bench.processes import Child, Group
 from bench.relay import HOST
 from bench.runner import Result
@@ -92,6 +94,52 @@ def test_a_process_that_is_to_end_stays_down(group: Group, tmp_path: Path) -> No
         supervisor.look()
         time.sleep(RESTART_S / 2)
     assert supervisor.restarts == []
+
+
+# --- what is aimed at ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("roles", "struck"),
+    [
+        (("client", "worker", "scheduler", "server", "broker"), "scheduler"),
+        (("client", "worker", "daemon", "server"), "daemon"),
+        (("client", "agent", "server", "database"), "server"),
+        (("client", "database"), "client"),
+        (("client", "worker", "broker"), ""),  # of a server that was there before
+    ],
+)
+def test_schedules_are_kept_by_the_first_of_these(
+    group: Group, tmp_path: Path, roles: tuple[str, ...], struck: str
+) -> None:
+    children = {role: spawned(group, tmp_path, "import time; time.sleep(60)", role) for role in roles}
+    striker = Striker(group, tmp_path, [], None)
+    striker.begin([Fault("kill", "keeper")])
+    if not struck:
+        with pytest.raises(Unsupported, match="kept by a server that is not a process of this cell"):
+            striker.look()
+        return
+    striker.look()
+    assert children[struck].popen.wait(30) == -signal.SIGKILL
+    assert striker.strikes[0].pids == [children[struck].popen.pid]
+    assert [role for role in roles if children[role].ended()] == [struck]
+
+
+def test_a_pause_stops_a_process_and_all_below_it_and_no_other_of_its_role(
+    group: Group, tmp_path: Path
+) -> None:
+    script = "import subprocess; subprocess.run(['sleep', '60'])"
+    first, other = spawned(group, tmp_path, script, "scheduler"), spawned(group, tmp_path, script, "worker")
+    until(lambda: len(group.members()) == 4)
+    striker = Striker(group, tmp_path, [], None)
+    striker.begin([Fault("pause", "keeper", for_s=3600)])
+    striker.look()
+    (strike,) = striker.strikes
+    assert set(strike.pids) == set(group.below(first)) > {first.popen.pid}
+    until(lambda: {psutil.Process(pid).status() for pid in strike.pids} == {psutil.STATUS_STOPPED})
+    assert all(psutil.Process(pid).status() != psutil.STATUS_STOPPED for pid in group.below(other))
+    striker.heal()
+    until(lambda: psutil.STATUS_STOPPED not in {psutil.Process(pid).status() for pid in strike.pids})
 
 
 # --- the relay ----------------------------------------------------------------------------------------

@@ -1242,6 +1242,7 @@ def test_a_gap_over_a_skipped_tick_is_no_jitter() -> None:
         ([(1, 4.5), *instants(2, 3, 4, 5, 6, 7)], 3, 0, 0, 2),
         ([(1, 4.5), (2, 6), *instants(4.51, 4.52, 5, 6, 7)], 1, 2, 0, 2),
         ([(1, 4.5), *instants(5.5, 6.5, 7.5)], 0, 0, 3, 1),  # a period after the end, and so on
+        ([(1.4, 4.9), *instants(5.4, 6.45, 7.35)], 0, 0, 3, 1),  # each is late, the first one too
     ],
 )
 def test_what_is_due_during_a_long_run_is_skipped_or_waits_or_runs_beside_it(
@@ -1257,14 +1258,18 @@ def test_what_is_due_during_a_long_run_is_skipped_or_waits_or_runs_beside_it(
     }
 
 
+DOWN = (Phase("down"), Phase("after"))
+
+
 def test_a_long_run_that_does_not_end_is_an_error() -> None:
     made = kept([(1, 4.5)], ends={"ticks": 9.0})
     assert made.scheduled is not None
-    with pytest.raises(CellError, match="did not end"):
-        figures("periodic", dataclasses.replace(made, scheduled=made.scheduled[:-1]), what="overlap")
-
-
-DOWN = (Phase("down"), Phase("after"))
+    for told in (1, 2):
+        with pytest.raises(CellError, match="never began, or did not end"):
+            figures("periodic", dataclasses.replace(made, scheduled=made.scheduled[:told]), what="overlap")
+    down = kept([], *DOWN, ends={"ticks": 3.5, "down": 7.5, "after": 12})
+    with pytest.raises(CellError, match="did not run before"):
+        figures("periodic", down, what="down")
 
 
 @pytest.mark.parametrize(
@@ -1667,6 +1672,12 @@ def test_something_is_done_to_a_schedule_once_it_has_ticked_three_times() -> Non
 def test_several_keep_a_schedule_and_one_may_be_stopped_in_the_middle_of_a_run() -> None:
     held = Phase("ticks", wait="hold", hold_s=9.0, every_s=2.0, every_work="sleep:300", replicas=3)
     assert plan("replicas", replicas=3, ticks=3) == [held]
+    system, asked = discovery.systems()["apscheduler"], SCENARIOS["replicas"].values({"pause_s": 7.0})
+    for name, why in (
+        ("thread-pool-redis-lock", ""),
+        ("thread-pool", "it has no lock around the body that could run out"),
+    ):
+        assert SCENARIOS["replicas"].why_not(system, system.variants[name], asked) == why
     paused = (Fault("pause", "worker", 5.0, 7.0),)
     assert plan("replicas", replicas=3, ticks=3, pause_s=7.0) == [
         dataclasses.replace(held, supervised=True, faults=paused)

@@ -562,8 +562,11 @@ def test_a_schedule_in_the_memory_of_a_client_is_gone_with_it(one_cell: OneCell)
     assert (found["runs_after"], "runs_made_up" in found) == (0, False)
 
 
-def test_of_several_clients_only_the_one_that_runs_the_body_is_paused(one_cell: OneCell) -> None:
+def test_of_several_clients_only_the_one_that_runs_the_body_is_paused(
+    one_cell: OneCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The other goes on: its runs begin during the one that was stopped in the middle."""
+    monkeypatch.setattr(type(SCENARIOS["replicas"]), "unsupported", lambda *_: "")  # without a lock, too
     params: dict[str, object] = {"every_s": 1.0, "ticks": 7, "work_ms": 400, "pause_s": 2.5}
     result = one_cell("reference", SCENARIOS["replicas"], params=params)
     assert ended(result) == ("ok", "")
