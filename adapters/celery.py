@@ -26,6 +26,7 @@
 # max_retries = ["as asked, not 3, where a task is to be retried", "as often as for every system", "https://docs.celeryq.dev/en/stable/userguide/tasks.html#retrying"]
 #
 # [tool.schedbench.promises]
+# broker-kill = ["lost", "what Redis took since its last snapshot is gone", 25, "https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/"]
 # task-process = ["failed", "WorkerLostError: logged, not run again, no state kept", 0, "https://docs.celeryq.dev/en/stable/userguide/tasks.html"]
 # worker = ["lost", "running ones are lost; prefetched ones come back after the visibility timeout", 25, "https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout"]
 # broker = ["redelivered", "queue is in the snapshot; what workers hold comes back after the visibility timeout", 25, "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
@@ -121,6 +122,9 @@
 # every_s = 1
 # settings = { poll_s = 1 }
 #
+# [tool.schedbench.variants.redis-polls-table.scaled]
+# broker_transport_options = [{ visibility_timeout = 10, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 10 s, looked at every 1 s; not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
+#
 # [tool.schedbench.variants.redis-polls-table.changed]
 # beat_schedule = ["polls a SQLite table every second", "schedules that users edit; its minute, scaled", "https://docs.celeryq.dev/en/stable/userguide/periodic-tasks.html#using-custom-scheduler-classes"]
 #
@@ -137,6 +141,7 @@
 # polling = ["pushed by the broker, as far as the prefetch goes", "https://www.rabbitmq.com/docs/consumer-prefetch"]
 #
 # [tool.schedbench.variants.rabbitmq.promises]
+# broker-kill = ["lost", "persistent messages that the broker has not written yet are gone: no confirms", 30, "https://www.rabbitmq.com/docs/confirms#when-publishes-are-confirmed"]
 # worker = ["lost", "running ones are lost; prefetched ones are requeued by the broker at once", 5, "https://www.rabbitmq.com/docs/confirms#automatic-requeueing"]
 # broker = ["redelivered", "durable queue, persistent messages; what was prefetched is requeued", 30, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-default-delivery-mode"]
 # cut = ["redelivered", "reconnects; what was prefetched is requeued; unacknowledged ones may run twice", 30, "https://www.rabbitmq.com/docs/heartbeats"]
@@ -159,6 +164,7 @@
 # broker_transport_options = ["confirm_publish = true", "what it costs to know that the broker has a task", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.pyamqp.html#publisher-confirms"]
 #
 # [tool.schedbench.variants.rabbitmq-confirms.promises]
+# broker-kill = ["redelivered", "what the broker has confirmed is on disk", 30, "https://www.rabbitmq.com/docs/confirms#when-publishes-are-confirmed"]
 # worker = ["lost", "running ones are lost; prefetched ones are requeued by the broker at once", 5, "https://www.rabbitmq.com/docs/confirms#automatic-requeueing"]
 # broker = ["redelivered", "durable queue, persistent messages; what was prefetched is requeued", 30, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-default-delivery-mode"]
 # cut = ["redelivered", "reconnects; what was prefetched is requeued; unacknowledged ones may run twice", 30, "https://www.rabbitmq.com/docs/heartbeats"]

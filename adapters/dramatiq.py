@@ -26,6 +26,7 @@
 # url = ["a server of the cell, with a password", "every cell has fresh servers of its own", "https://dramatiq.io/reference.html#brokers"]
 #
 # [tool.schedbench.promises]
+# broker-kill = ["lost", "what Redis took since its last snapshot is gone", 25, "https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/"]
 # task-process = ["redelivered", "redelivered once its heartbeat is 60 s old and some command does maintenance", 15, "https://dramatiq.io/advanced.html#message-persistence"]
 # worker = ["redelivered", "docs: redelivered later; its processes live on as orphans and run what they hold", 15, "https://dramatiq.io/advanced.html#message-persistence"]
 # broker = ["redelivered", "queue is in the snapshot; consumers start again after 3 s; acks are tried until done", 15, "https://dramatiq.io/reference.html#environment-variables"]
@@ -99,6 +100,7 @@
 # polling = ["pushed by the broker, as far as the prefetch goes", "https://www.rabbitmq.com/docs/consumer-prefetch"]
 #
 # [tool.schedbench.variants.rabbitmq.promises]
+# broker-kill = ["lost", "persistent messages that the broker has not written yet are gone: no confirms", 30, "https://www.rabbitmq.com/docs/confirms#when-publishes-are-confirmed"]
 # task-process = ["redelivered", "requeued by the broker at once, run when the supervisor is up again", 10, "https://dramatiq.io/advanced.html#message-persistence"]
 # worker = ["redelivered", "docs: redelivered later; its processes live on as orphans and run what they hold", 10, "https://dramatiq.io/advanced.html#message-persistence"]
 # broker = ["redelivered", "durable queue, persistent messages; what was held is requeued and may run twice", 30, "https://dramatiq.io/advanced.html#message-persistence"]
@@ -123,6 +125,7 @@
 # confirm_delivery = ["true", "what it costs to know that the broker has a task", "https://dramatiq.io/reference.html#dramatiq.brokers.rabbitmq.RabbitmqBroker"]
 #
 # [tool.schedbench.variants.rabbitmq-confirms.promises]
+# broker-kill = ["redelivered", "what the broker has confirmed is on disk", 30, "https://www.rabbitmq.com/docs/confirms#when-publishes-are-confirmed"]
 # task-process = ["redelivered", "requeued by the broker at once, run when the supervisor is up again", 10, "https://dramatiq.io/advanced.html#message-persistence"]
 # worker = ["redelivered", "docs: redelivered later; its processes live on as orphans and run what they hold", 10, "https://dramatiq.io/advanced.html#message-persistence"]
 # broker = ["redelivered", "durable queue, persistent messages; what was held is requeued and may run twice", 30, "https://dramatiq.io/advanced.html#message-persistence"]

@@ -54,7 +54,7 @@ from asyncio import sleep
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import BackgroundTasks
@@ -67,12 +67,14 @@ HOST = "127.0.0.1"
 
 @asynccontextmanager
 async def lifespan(_: Application) -> AsyncIterator[None]:
-    """Let no task run at first."""
-    current_default_thread_limiter().total_tokens = 0
+    """Let no task run before the harness has said so; it need not say so again to a server that comes back."""
+    current_default_thread_limiter().total_tokens = context().slots if STARTED.exists() else 0
     yield
 
 
 app = Application(lifespan=lifespan)
+
+STARTED = context().home / "started"
 
 
 def work(task: Task) -> None:
@@ -92,12 +94,14 @@ async def add(task: Task, tasks: BackgroundTasks) -> None:
 @app.post("/start")
 async def start() -> None:
     """Let tasks run, those that wait first."""
+    STARTED.touch()
     current_default_thread_limiter().total_tokens = context().slots
 
 
 @app.post("/stop")
 async def stop() -> None:
     """Answer when no task runs any more."""
+    STARTED.unlink()
     limiter = current_default_thread_limiter()
     limiter.total_tokens = 0
     while limiter.borrowed_tokens:
@@ -117,9 +121,13 @@ class FastAPI(Adapter, InProcess):
         self.connection = HTTPConnection(HOST, self.context.ports[0])
 
     def post(self, path: str, body: str = "") -> None:
-        self.connection.request("POST", path, body, {"Content-Type": "application/json"})
-        response = self.connection.getresponse()
-        text = response.read()
+        try:
+            self.connection.request("POST", path, body, {"Content-Type": "application/json"})
+            response = self.connection.getresponse()
+            text = response.read()
+        except (OSError, HTTPException):
+            self.connection.close()  # else it would refuse every later request
+            raise
         if not 200 <= response.status < 300:
             raise OSError(f"{path}: {response.status} {text.decode()}")
 

@@ -25,6 +25,7 @@
 # job_id = ["the harness's own, not a UUID", "a task can be asked for by it", "https://python-rq.org/docs/#enqueueing-jobs"]
 #
 # [tool.schedbench.promises]
+# broker-kill = ["lost", "what Redis took since its last snapshot is gone", 25, "https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/"]
 # worker = ["failed", "docs: FailedJobRegistry as abandoned; in fact its work-horse lives on and ends the job", 0, "https://python-rq.org/docs/results/#dealing-with-interruptions"]
 # worker-pause = ["kept", "not run twice: nothing is requeued; heartbeats last 90 s and more", 0, "https://python-rq.org/docs/results/#dealing-with-interruptions"]
 # poison = ["failed", "given up after the first attempt: `work-horse terminated unexpectedly`", 0, "https://python-rq.org/docs/exceptions/#work-horse-killed-handler"]

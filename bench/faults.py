@@ -42,18 +42,22 @@ KEEPERS: Final = (Role.SCHEDULER, Role.DAEMON, Role.SERVER, Role.CLIENT)
 JUMP_S: Final = 3600
 
 NEVER_S: Final = 20.0
-"""A fault aimed at a running task waits for one for so long."""
+"""A fault waits for a task to run for so long."""
 
 
 @dataclass
 class Strike:
-    """A fault of a phase, due at `at_s` of CLOCK_MONOTONIC; `done_ns` and `healed_ns` once they are."""
+    """A fault of a phase, due at `at_s` of CLOCK_MONOTONIC; `done_ns` and `healed_ns` once they are.
+
+    `pids` got the signal; `touched` are those in which tasks are struck by it, empty for all that run any.
+    """
 
     fault: Fault
     at_s: float
     done_ns: int = 0
     healed_ns: int = 0
     pids: list[int] = field(default_factory=list)
+    touched: list[int] = field(default_factory=list)
 
     @property
     def over(self) -> bool:
@@ -68,6 +72,7 @@ class Strike:
             "done_ns": self.done_ns,
             "healed_ns": self.healed_ns,
             "pids": self.pids,
+            "touched": self.touched,
         }
 
 
@@ -105,14 +110,13 @@ class Striker:
             elif strike.done_ns and not strike.over and now_s >= strike.done_ns / 1e9 + strike.fault.for_s:
                 self._heal(strike)
 
-    def heal(self) -> None:
-        """Heal at once whatever is not healed: nothing that is stopped can be ended in good order."""
-        for strike in self.strikes:
-            if strike.done_ns and not strike.over:
-                self._heal(strike)
-
     def _do(self, strike: Strike) -> None:
-        verb = strike.fault.verb
+        verb, aim = strike.fault.verb, strike.fault.aim
+        running = self._running()
+        if not running and aim != "keeper":  # what strikes no task tells nothing: at the next look, then
+            if time.monotonic() > strike.at_s + NEVER_S:
+                raise Unsupported(f"no task could be seen to run for {NEVER_S:g} s: none was struck")
+            return
         if verb in ("ahead", "back"):
             self._set_clock(JUMP_S if verb == "ahead" else -JUMP_S)
         elif verb == "cut":
@@ -121,10 +125,7 @@ class Striker:
                 child.stopping = True
             send(strike.pids, signal.SIGKILL)
         else:
-            aimed = self._aimed(strike)
-            if aimed is None:
-                return  # no task runs now: at the next look, then
-            role, strike.pids = aimed
+            role, strike.pids, strike.touched = self._aimed(verb, aim, running)
             number = {
                 "kill": signal.SIGKILL,
                 "stop": STOP_SIGNALS.get(role, signal.SIGTERM),
@@ -134,6 +135,11 @@ class Striker:
         strike.done_ns = time.monotonic_ns()
         if verb in ("kill", "stop"):
             strike.healed_ns = strike.done_ns
+
+    def _running(self) -> list[int]:
+        """Processes of this cell in which a task runs now."""
+        members = self._group.members()
+        return [pid for pid in ledger.running(ledger.read(self._events).records) if pid in members]
 
     def _heal(self, strike: Strike) -> None:
         verb = strike.fault.verb
@@ -152,38 +158,34 @@ class Striker:
         assert self._clock is not None
         wallclock.set_ahead(self._clock, ahead_s)
 
-    def _aimed(self, strike: Strike) -> tuple[str, list[int]] | None:
-        """The role and the processes that a fault is aimed at; None where it has to wait for a task.
+    def _aimed(self, verb: str, aim: str, running: Sequence[int]) -> tuple[str, list[int], list[int]]:
+        """The role and the processes that a fault is aimed at, and those in which it strikes tasks.
 
         Raises:
-            Unsupported: there is no such part, or no task ran for long.
+            Unsupported: there is no such part.
         """
-        verb, aim = strike.fault.verb, strike.fault.aim
-        members = self._group.members()
         if aim in (Role.BROKER, Role.DATABASE):
-            return self._service(verb, aim, members)
-        running = [pid for pid in ledger.running(ledger.read(self._events).records) if pid in members]
-        if aim in ("task", "worker") and not running:
-            if time.monotonic() > strike.at_s + NEVER_S:
-                raise Unsupported(f"no task could be seen to run for {NEVER_S:g} s: none was struck")
-            return None
-        above = self._group.above(running[-1]) if running else None
+            return *self._service(verb, aim), []
+        if aim == "keeper":
+            return *self._keepers(verb), []
+        above = self._group.above(running[-1])
+        if above is None:
+            raise Unsupported("what runs its tasks was not started here")
         if aim == "task":
-            if above is None or above.popen.pid == running[-1]:
+            if above.popen.pid == running[-1]:
                 raise Unsupported("its tasks run in the worker itself: that is the fault `worker`")
-            return above.role, [running[-1]]
+            return above.role, [running[-1]], [running[-1]]
         if aim == "worker":
-            assert above is not None
-            return above.role, self._whole(above, verb)
-        return self._keepers(verb) if aim == "keeper" else self._servers(verb, above)
+            return above.role, self._whole(above, verb), self._group.below(above)
+        return *self._servers(verb, above), []
 
-    def _service(self, verb: str, role: str, members: dict[int, str]) -> tuple[str, list[int]]:
+    def _service(self, verb: str, role: str) -> tuple[str, list[int]]:
         if any(other.role == role for other in self._group.others):
             raise Unsupported(f"its {role} runs in a container: faults are for embedded services")
         own = [child for child in self._group.children if child.role == role]
         if not own:
             raise Unsupported(f"it has no {role} of its own")
-        everything = [pid for pid, its in members.items() if its == role]
+        everything = [pid for pid, its in self._group.members().items() if its == role]
         return role, [own[0].popen.pid] if verb == "stop" else everything
 
     def _keepers(self, verb: str) -> tuple[str, list[int]]:
@@ -195,14 +197,8 @@ class Striker:
             raise Unsupported("its schedules are kept by a server that is not a process of this cell")
         return role, [pid for child in own for pid in self._whole(child, verb)]
 
-    def _servers(self, verb: str, worker: Child | None) -> tuple[str, list[int]]:
-        apart = {
-            Role.CLIENT,
-            Role.HARNESS,
-            Role.BROKER,
-            Role.DATABASE,
-            worker.role if worker else Role.WORKER,
-        }
+    def _servers(self, verb: str, worker: Child) -> tuple[str, list[int]]:
+        apart = {Role.CLIENT, Role.HARNESS, Role.BROKER, Role.DATABASE, worker.role}
         own = [child for child in self._group.children if child.role not in apart]
         if not own:
             raise Unsupported("nothing runs beside its workers: it has no server or scheduler")

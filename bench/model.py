@@ -137,15 +137,11 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class FaultKind:
-    """A kind of fault: the faults that are done, or the work that a single task of the load has instead.
-
-    `crash`: work is cut off by it, so that a guarantee decides what becomes of the tasks.
-    """
+    """A kind of fault: the faults that are done, or the work that a single task of the load has instead."""
 
     words: str
     done: tuple[Fault, ...] = ()
     special: str = ""
-    crash: bool = True
 
 
 _AT_S, _OUTAGE_S, _PAUSE_S, _JUMP_S = 3.0, 5.0, 10.0, 5.0
@@ -165,17 +161,13 @@ FAULTS: Final[Mapping[str, FaultKind]] = {
     "database": FaultKind("the database is restarted in good order", (Fault("stop", "database", _AT_S),)),
     "database-kill": FaultKind("the database is killed", (Fault("kill", "database", _AT_S),)),
     "cut": FaultKind("connections to services are cut", (Fault("cut", "network", _AT_S, _OUTAGE_S),)),
-    "clock-ahead": FaultKind(
-        "the wall clock is an hour ahead", (Fault("ahead", "clock", _AT_S, _JUMP_S),), crash=False
-    ),
-    "clock-back": FaultKind(
-        "the wall clock is an hour back", (Fault("back", "clock", _AT_S, _JUMP_S),), crash=False
-    ),
-    "raise": FaultKind("a task raises", special="raise", crash=False),
-    "unserialisable": FaultKind("a task cannot be serialised", special=UNSERIALISABLE, crash=False),
+    "clock-ahead": FaultKind("the wall clock is an hour ahead", (Fault("ahead", "clock", _AT_S, _JUMP_S),)),
+    "clock-back": FaultKind("the wall clock is an hour back", (Fault("back", "clock", _AT_S, _JUMP_S),)),
+    "raise": FaultKind("a task raises", special="raise"),
+    "unserialisable": FaultKind("a task cannot be serialised", special=UNSERIALISABLE),
     "poison": FaultKind("a task kills its process, the first five times that it runs", special="poison"),
-    "pool": FaultKind("long tasks fill every slot", crash=False),
-    "flood": FaultKind("tasks come faster than they are run", crash=False),
+    "pool": FaultKind("long tasks fill every slot"),
+    "flood": FaultKind("tasks come faster than they are run"),
 }
 """What goes wrong in the cells of the scenario `faults`, by the value of its parameter `fault`."""
 

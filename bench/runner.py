@@ -27,7 +27,17 @@ SETTLE_S = 0.1
 TRIAL_SEED = 1_000_003
 """Arrivals differ between trials, and are the same for every system in one trial."""
 
-RESOURCES = ("idle_", "loaded_", "peak_", "growth_", "cpu_", "processes.", "components", "set_up.services")
+RESOURCES = (
+    "idle_",
+    "loaded_",
+    "peak_",
+    "growth_",
+    "pss_per_",
+    "cpu_",
+    "processes.",
+    "components",
+    "set_up.services",
+)
 """How the names of metrics begin that sum over the processes of a cell, or tell of their start."""
 
 WALL_STEP_S = 0.1
@@ -289,9 +299,7 @@ class _Play:
         deadline_s = time.monotonic() + phase.limit_s
         waited, self.undrained = self.undrained, {}
         sent, newest_ns, moved_s = sum(waited.values()), -1, 0.0
-        while (ended := sum(map(stack.tail.ended, waited))) < sent - sum(
-            map(stack.tail.refused, waited)
-        ) or stack.striking:
+        while (over := sum(map(stack.tail.over, waited))) < sent or stack.striking:
             if stack.tail.last_ns != newest_ns or stack.striking:
                 newest_ns, moved_s = stack.tail.last_ns, max(time.monotonic(), last_due_ns / 1e9)
             patience_s = variant.start_s if newest_ns < stack.up_ns else variant.settle_s + self.body_s
@@ -299,11 +307,11 @@ class _Play:
             silent = time.monotonic() - moved_s > patience_s
             if silent or time.monotonic() > deadline_s:
                 started = sum(map(stack.tail.started, waited))
-                if phase.supervised or (silent and started == ended > 0):
+                if silent and (phase.supervised or started == over > 0):
                     return  # the rest is lost: its fate says so
                 why = f"nothing moved for {patience_s:g} s" if silent else f"{phase.limit_s:g} s passed"
                 raise CellTimeout(
-                    f"{why} in phase {phase.name!r}: {sent} tasks sent, {started} started, {ended} ended"
+                    f"{why} in phase {phase.name!r}: {sent} tasks sent, {started} started, {over} ended"
                     + stack.log_tails()
                 )
             stack.look()

@@ -224,7 +224,7 @@ class Stack:
     def supervise(self) -> None:
         """From now on, start again what exits, and take what the library refuses as it comes."""
         if self._supervisor is None:
-            self._supervisor = Supervisor(self.group, self._client)
+            self._supervisor = Supervisor(self.group)
             self._striker = Striker(self.group, self.ledger, self._relays, self._clock)
             self.details["restarts"] = self._supervisor.restarts
 
@@ -250,6 +250,14 @@ class Stack:
         self._striker.look()
         self._supervisor.look()
         self.group.check_others()
+        for child in self.group.children:
+            if (
+                child.role == Role.CLIENT
+                and child is not self._client
+                and not child.stopping
+                and child.ended()
+            ):
+                raise ProcessDied(child.epitaph("a replica"))
         if self._client is None or self._client.stopping or not self._client.ended():
             return
         if not self._in_process or self._servers:
@@ -271,7 +279,6 @@ class Stack:
         send(self.group.remains(Role.CLIENT), signal.SIGKILL)
         self.group.children.remove(lost)
         self._client = self._spawn_client(self._link)
-        self._supervisor.leave = self._client
         self.order("open", self._patience_s)
         if self._up:
             self.order("start", READY_S)
@@ -311,8 +318,7 @@ class Stack:
     def tear_down(self) -> None:
         """End everything. A Ctrl-C in here is put off until it is done."""
         with deferred_signals():
-            if self._striker:
-                self._striker.heal()
+            if self._striker:  # what stands still is ended all the same: SIGKILL does not wait
                 self.details["faults"] = [strike.record() for strike in self._striker.strikes]
             used_ns = self.group.kill()
             if left := self.group.remove_others() + self._drop():

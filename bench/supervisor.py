@@ -13,6 +13,7 @@ import signal
 import time
 from typing import Any, Final
 
+from bench.model import Role
 from bench.processes import Child, Group
 
 RESTART_S: Final = 1.0
@@ -23,21 +24,21 @@ STOP_S: Final = 10.0
 
 
 class Supervisor:
-    """Watches the children of a group, but for those that it is told to leave to others.
+    """Watches the children of a group, but for clients: they would come back without what they were given.
 
     `restarts` has an entry for each process that it started again: `role`, `status` (the exit status, or
     minus the signal), `ended_ns` and `again_ns`.
     """
 
-    def __init__(self, group: Group, leave: Child | None) -> None:
+    def __init__(self, group: Group) -> None:
         self.restarts: list[dict[str, Any]] = []
-        self.leave, self._group = leave, group
+        self._group = group
         self._ended_s: dict[int, float] = {}
 
     def look(self) -> None:
         """Start again what has been down for long enough."""
         for child in self._group.children:
-            if child is not self.leave and not child.stopping and child.ended():
+            if child.role != Role.CLIENT and not child.stopping and child.ended():
                 self._bring_back(child)
 
     def _bring_back(self, child: Child) -> None:

@@ -90,9 +90,9 @@ class Tail:
         """Distinct task ids of a phase that were handed to the adapter."""
         return self._distinct(phase, "submitted")
 
-    def refused(self, phase: int) -> int:
-        """Distinct task ids of a phase that the library did not take."""
-        return self._distinct(phase, "refused")
+    def over(self, phase: int) -> int:
+        """Distinct task ids of a phase of which nothing more is to come: they ended, or were refused."""
+        return self._distinct(phase, "over")
 
     def started(self, phase: int) -> int:
         """Distinct task ids of a phase that have started."""
@@ -142,9 +142,9 @@ class Tail:
             ended[self._failed(phase, kind, index)] = True
             kinds = {
                 "submitted": kind == Kind.SUBMIT,
-                "refused": kind == Kind.REFUSED,
                 "started": kind == Kind.START,
                 "ended": ended,
+                "over": ended | (kind == Kind.REFUSED),
             }
             for what, mask in kinds.items():
                 self._seen.setdefault((phase, what), _Ids()).add(index[mask])

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from bench.model import FAULTS, UNSERIALISABLE, Promise, Status
 from bench.store import Run
+from reports import marks
+from reports.marks import Mark
 from reports.measured import Subject, parameters, subjects
 from reports.tables import NONE, Column, Entry, Group, Table, number
 
@@ -25,7 +27,7 @@ COUNTS: Final = {
     "fault_rerun": "Ran again",
     "fault_failed": "Failed",
     "fault_refused": "Refused",
-    "tasks_late": "Late",
+    "fault_late": "Late",
 }
 """Counts that are summed over trials: metric and heading."""
 
@@ -56,7 +58,37 @@ SHORT: Final = {
 }
 """What is promised, by kind of promise or by guarantee."""
 
-TONES: Final = {"kept": "within", "broken": "above", "no promise": "unclear"}
+HARMS: Final = ("lost", "duplicated", "rerun", "failed")
+"""What can become of a task that was not asked to raise, beside ending once; each a metric `fault_...`."""
+
+ALLOWED: Final[Mapping[str, frozenset[str] | None]] = {
+    "redelivered": frozenset({"rerun", "duplicated"}),
+    "lost": frozenset({"lost", "failed"}),
+    "failed": frozenset({"lost", "failed"}),
+    "kept": frozenset(),
+    "refused": frozenset(),
+    "at-most-once": frozenset({"lost", "failed"}),
+    "at-least-once": frozenset({"rerun", "duplicated"}),
+    "exactly-once": frozenset({"rerun"}),
+    "none": None,
+}
+"""What a kind of promise, or a guarantee, leaves open; None for everything."""
+
+NOTABLE: Final = {
+    "fault_lost": "lost",
+    "fault_duplicated": "twice",
+    "fault_rerun": "ran again",
+    "fault_failed": "failed",
+    "special_refused": "refused",
+}
+
+TONES: Final = {
+    "kept": "within",
+    "broken": "above",
+    "no promise": "unclear",
+    "not struck": "unclear",
+    "unclear": "unclear",
+}
 
 LEAD: Final = (
     "One thing goes wrong under a load of half the capacity. Struck are the tasks whose body ran at that "
@@ -64,28 +96,62 @@ LEAD: Final = (
     "Twice: it ran again although it had ended or still ran. Ran again: after its first run had vanished or "
     "failed. Late: it began more than 5 s after it was due. Standstill is the longest time without any start "
     "from the fault on; late until says how long after the fault the last task was due that waited unusually "
-    "long; throughput after is that of a burst after healing over that of the same burst before."
+    "long; throughput after is that of a burst after healing over that of the same burst before. A trial in "
+    "which more went wrong than was promised breaks it for all."
 )
 MATRIX_LEAD: Final = (
     "Kept or broken is judged by what the vendor says becomes of struck tasks, else by the guarantee "
     "of the variant; a system without a guarantee has nothing to break. Under each verdict stands what was "
-    "promised, and what was seen."
+    "promised, and what was seen. Not struck: no task ran when the fault was done. Unclear: no trial broke "
+    "it, but some did not end ok."
 )
 
 
 @dataclass
+class Trial:
+    """What was observed in one trial that ended ok: counts by metric, and the figures of `TIMES`."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    times: dict[str, float] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
+
+    def verdict(self, fault: str, kind: str, guarantee: str) -> str:
+        """One of `TONES`: by the kind of promise, and by the guarantee for the tasks that carry no fault."""
+        special = FAULTS[fault].special
+        allowed = ALLOWED[guarantee if special or not kind else kind]
+        if not kind and allowed is None:
+            return "no promise"
+        if not special and not self.counts["struck"]:
+            return "kept" if not FAULTS[fault].done else "not struck"
+        harmed = {name for name in HARMS if self.counts.get(f"fault_{name}")}
+        good = allowed is None or harmed <= allowed
+        return "kept" if good and (not special or not kind or self._as_said(kind, special)) else "broken"
+
+    def _as_said(self, kind: str, special: str) -> bool:
+        """Whether the one task that carries the fault fared as the vendor says."""
+        attempts = self.counts.get("special_attempts", 0)
+        if kind == "refused":
+            return self.counts.get("special_refused", 0) == 1
+        if kind == "redelivered":
+            return attempts > 1
+        return attempts == (0 if special == UNSERIALISABLE and kind != "kept" else 1)
+
+
+@dataclass
 class Seen:
-    """What was observed of one variant and fault, over all trials that ended ok."""
+    """What was observed of one variant and fault: the trials that ended ok, and why others did not."""
 
     subject: Subject
     fault: str
     promise: Promise | None
-    trials: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
-    times: dict[str, list[float]] = field(default_factory=dict)
-    ids: dict[str, str] = field(default_factory=dict)
-    failed: str = ""
+    trials: dict[str, Trial] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
     unsupported: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The kind of promise, or an empty string."""
+        return self.promise.kind if self.promise else ""
 
     @property
     def promised(self) -> str:
@@ -95,51 +161,39 @@ class Seen:
     @property
     def short(self) -> str:
         """The same in a few words."""
-        return SHORT[self.promise.kind if self.promise else self.subject.guarantee]
+        return SHORT[self.kind or self.subject.guarantee]
 
     @property
     def verdict(self) -> str:
-        """`kept`, `broken` or `no promise`; empty where nothing was observed."""
-        if not self.trials:
-            return ""
-        kept = self._kept()
-        return "no promise" if kept is None else "kept" if kept else "broken"
-
-    def _kept(self) -> bool | None:
-        kind = self.promise.kind if self.promise else ""
-        if FAULTS[self.fault].special and kind:
-            return self._as_said(kind) and self._by_guarantee() is not False
-        lost, twice = self.counts["fault_lost"], self.counts["fault_duplicated"]
-        rules = {
-            "redelivered": not lost,
-            "lost": not twice,
-            "failed": not twice,
-            "kept": not lost and not twice and not self.counts["fault_failed"],
+        """That of the worst trial, because one loss in ten trials is a loss; empty where none ended ok."""
+        found = {
+            trial.verdict(self.fault, self.kind, self.subject.guarantee) for trial in self.trials.values()
         }
-        return rules.get(kind, self._by_guarantee())
+        if "broken" in found:
+            return "broken"
+        if found and self.failed:
+            return "unclear"
+        return next((word for word in ("kept", "not struck", "no promise") if word in found), "")
 
-    def _as_said(self, kind: str) -> bool:
-        """Whether the one task that carries the fault fared in every trial as the vendor says."""
-        attempts = self.counts.get("special_attempts", 0)
-        never_sent = FAULTS[self.fault].special == UNSERIALISABLE
-        rules = {
-            "refused": self.counts.get("special_refused", 0) == self.trials,
-            "redelivered": attempts > self.trials,
-            "kept": attempts == self.trials,
-            "lost": attempts == (0 if never_sent else self.trials),
-            "failed": attempts == (0 if never_sent else self.trials),
-        }
-        return rules[kind]
+    @property
+    def trials_text(self) -> str:
+        """How many trials ended ok, of how many where that is not all."""
+        n = len(self.trials)
+        return f"{n} of {n + len(self.failed)}" if self.failed else str(n)
 
-    def _by_guarantee(self) -> bool | None:
-        """Whether the other tasks fared as the guarantee of the variant says; None where there is none."""
-        lost, twice = self.counts["fault_lost"], self.counts["fault_duplicated"]
-        guarantee = self.subject.guarantee
-        if guarantee == "none":
-            return None
-        may_lose = guarantee == "at-most-once" and FAULTS[self.fault].crash
-        may_repeat = guarantee == "at-least-once" and FAULTS[self.fault].crash
-        return (may_lose or not lost) and (may_repeat or not twice)
+    def count(self, metric: str) -> int:
+        """A count, summed over the trials."""
+        return sum(trial.counts.get(metric, 0) for trial in self.trials.values())
+
+    def time(self, metric: str) -> float | None:
+        """The median of a figure over the trials that have it."""
+        found = [trial.times[metric] for trial in self.trials.values() if metric in trial.times]
+        return median(found) if found else None
+
+    def ids(self, metric: str) -> str:
+        """The tasks behind a count, by trial."""
+        found = [(number, trial.ids[metric]) for number, trial in self.trials.items() if metric in trial.ids]
+        return "; ".join(f"trial {number}: {ids}" for number, ids in found)
 
 
 def observed(run: Run) -> list[Seen]:
@@ -147,33 +201,33 @@ def observed(run: Run) -> list[Seen]:
     about = subjects(run)
     own = run.summary[(run.summary["scenario"] == SCENARIO) & (run.summary["trial"] != "")]
     found: dict[tuple[str, str, str], Seen] = {}
-    ok: dict[tuple[str, str, str], set[str]] = {}
     for row in own.to_dict("records"):
         fault = str(parameters(str(row["params"])).get("fault", "worker"))
         key = (str(row["system"]), str(row["variant"]), fault)
         seen = found.setdefault(key, Seen(about[key[:2]], fault, _promise(run, *key)))
+        number, reason = str(row["trial"]), str(row["reason"])
         if row["status"] == Status.UNSUPPORTED:
-            seen.unsupported = str(row["reason"])
-        elif row["status"] != Status.OK:
-            seen.failed = str(row["reason"])
+            seen.unsupported = reason
+        elif row["status"] != Status.OK or Mark.INVALID in marks.marks(reason):
+            seen.failed[number] = reason
         else:
-            ok.setdefault(key, set()).add(str(row["trial"]))
-            _add(seen, str(row["metric"]), float(row["value"]), str(row["reason"]))
-    for key, seen in found.items():
-        seen.trials = len(ok.get(key, ()))
+            _add(seen.trials.setdefault(number, Trial()), str(row["metric"]), float(row["value"]), reason)
+    for seen in found.values():
+        for number in seen.failed:
+            seen.trials.pop(number, None)
     order = list(FAULTS)
     return sorted(
         found.values(), key=lambda seen: (seen.subject.title, seen.subject.variant, order.index(seen.fault))
     )
 
 
-def _add(seen: Seen, metric: str, value: float, reason: str) -> None:
+def _add(trial: Trial, metric: str, value: float, reason: str) -> None:
     if metric in TIMES:
-        seen.times.setdefault(metric, []).append(value)
+        trial.times[metric] = value
     elif metric in COUNTS or metric.startswith("special_"):
-        seen.counts[metric] = seen.counts.get(metric, 0) + int(value)
+        trial.counts[metric] = int(value)
         if named := next((part for part in reason.split("; ") if part.startswith("tasks ")), ""):
-            seen.ids[metric] = named
+            trial.ids[metric] = named
 
 
 def _promise(run: Run, system: str, variant: str, fault: str) -> Promise | None:
@@ -210,27 +264,17 @@ def _cell(row: Seen | None) -> Entry:
         return Entry(NONE)
     if not row.trials:
         return Entry("did not end ok", tone="unclear")
-    seen = [
-        f"{row.counts[name]} {word}"
-        for name, word in (
-            ("fault_lost", "lost"),
-            ("fault_duplicated", "twice"),
-            ("fault_rerun", "ran again"),
-            ("fault_failed", "failed"),
-            ("special_refused", "refused"),
-        )
-        if row.counts.get(name)
-    ]
+    seen = [f"{row.count(name)} {word}" for name, word in NOTABLE.items() if row.count(name)]
+    seen += [f"{len(row.failed)} trials did not end ok"] if row.failed else []
     return Entry(row.verdict, f"{row.short}: {', '.join(seen) or 'none harmed'}", tone=TONES[row.verdict])
 
 
 def _details(rows: Sequence[Seen]) -> Table:
     groups: dict[str, list[tuple[Entry, ...]]] = {}
     for row in rows:
-        if row.unsupported and not row.trials:
-            continue
-        head = f"{row.subject.title} {row.subject.variant} ({row.subject.guarantee})"
-        groups.setdefault(head, []).append(_detail(row))
+        if row.trials or row.failed:
+            head = f"{row.subject.title} {row.subject.variant} ({row.subject.guarantee})"
+            groups.setdefault(head, []).append(_detail(row))
     labels = ["Fault", "Promised", *COUNTS.values(), *TIMES.values(), "Trials", "Verdict"]
     numeric = {*COUNTS.values(), *TIMES.values(), "Trials"}
     columns = tuple(Column(label, label in numeric) for label in labels)
@@ -242,12 +286,13 @@ def _details(rows: Sequence[Seen]) -> Table:
 def _detail(row: Seen) -> tuple[Entry, ...]:
     link = row.promise.link if row.promise else ""
     head = Entry(row.fault, FAULTS[row.fault].words), Entry(row.promised or NONE, link=link)
+    why = "; ".join(dict.fromkeys(row.failed.values()))
     if not row.trials:
         blanks = [Entry(NONE)] * (len(COUNTS) + len(TIMES))
-        return (*head, *blanks, Entry("0"), Entry("did not end ok", row.failed, tone="unclear"))
-    counts = [Entry(str(row.counts.get(name, 0)), row.ids.get(name, "")) for name in COUNTS]
-    times = [Entry(number(median(row.times[name])) if row.times.get(name) else NONE) for name in TIMES]
-    return (*head, *counts, *times, Entry(str(row.trials)), Entry(row.verdict, tone=TONES[row.verdict]))
+        return (*head, *blanks, Entry(row.trials_text), Entry("did not end ok", why, tone="unclear"))
+    counts = [Entry(str(row.count(name)), row.ids(name)) for name in COUNTS]
+    times = [Entry(NONE if (found := row.time(name)) is None else number(found)) for name in TIMES]
+    return (*head, *counts, *times, Entry(row.trials_text), Entry(row.verdict, why, tone=TONES[row.verdict]))
 
 
 def _record(row: Seen) -> dict[str, Any]:
@@ -258,10 +303,10 @@ def _record(row: Seen) -> dict[str, Any]:
         "fault": row.fault,
         "promised": row.promised,
         "link": row.promise.link if row.promise else "",
-        **{name: row.counts.get(name) for name in (*COUNTS, "special_attempts", "special_refused")},
-        **{name: median(row.times[name]) if row.times.get(name) else None for name in TIMES},
-        "trials": row.trials,
+        **{name: row.count(name) for name in (*COUNTS, "special_attempts", "special_refused")},
+        **{name: row.time(name) for name in TIMES},
+        "trials": row.trials_text,
         "verdict": row.verdict,
-        "ids": "; ".join(f"{name}: {ids}" for name, ids in row.ids.items()),
-        "reason": row.unsupported or row.failed,
+        "ids": ". ".join(f"{name}: {ids}" for name in COUNTS if (ids := row.ids(name))),
+        "reason": row.unsupported or "; ".join(dict.fromkeys(row.failed.values())),
     }

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from bench.model import Status
 from bench.stats import Interval, proportion_interval
 from bench.store import Run
 from reports import marks, published
@@ -93,8 +94,8 @@ class Curve:
 
     @property
     def upto(self) -> int:
-        """The most jobs that were tried."""
-        return max(point.jobs for points in self.trials for point in points)
+        """The most jobs that every trial tried."""
+        return min(max(point.jobs for point in points) for points in self.trials)
 
     @property
     def between(self) -> tuple[int, int] | None:
@@ -137,7 +138,10 @@ class Curve:
 
 
 def curves(run: Run) -> list[Curve]:
-    """Every variant and condition with at least two numbers of jobs; failed and invalid trials left out."""
+    """Every variant and condition with at least two numbers of jobs; invalid figures left out.
+
+    A cell that did not end ok, of a variant and condition that has others, counts as no task that was ok.
+    """
     about = subjects(run)
     trials: dict[tuple[str, str, str], dict[str, list[Point]]] = {}
     slots: dict[tuple[str, str, str], int] = {}
@@ -152,6 +156,11 @@ def curves(run: Run) -> list[Curve]:
         trials.setdefault(key, {}).setdefault(str(trial), []).append(point)
         slots[key] = int(by_name["slots"]["value"])
         reasons.setdefault(key, []).append(str(by_name["success"]["reason"]))
+    for system, variant, params, trial in _failed(run):
+        key = (system, variant, but(params, "jobs"))
+        if key in trials:
+            jobs = int(float(parameters(params).get("jobs", JOBS)))
+            trials[key].setdefault(trial, []).append(Point(jobs, None, 0, jobs))
     found = [
         Curve(
             about[key[0], key[1]],
@@ -166,6 +175,14 @@ def curves(run: Run) -> list[Curve]:
     return sorted(
         several, key=lambda c: (c.slots, c.text, c.subject.floor, c.subject.title, c.subject.variant)
     )
+
+
+def _failed(run: Run) -> list[tuple[str, str, str, str]]:
+    """System, variant, parameters and trial of every cell that could not be brought to an end."""
+    rows = run.summary[(run.summary["scenario"] == "concurrency") & (run.summary["trial"] != "")]
+    rows = rows[rows["status"].isin((Status.ERROR.value, Status.TIMEOUT.value))]
+    keys = rows[["system", "variant", "params", "trial"]].drop_duplicates()
+    return [(str(a), str(b), str(c), str(d)) for a, b, c, d in keys.itertuples(index=False)]
 
 
 def _point(jobs: int, by_name: dict[str, dict[Any, Any]]) -> Point:

@@ -10,7 +10,7 @@ from bench.store import Run
 from reports import marks
 from reports.lines import condition
 from reports.measured import Measured, Params, Subject, measured
-from reports.tables import NONE, Column, Entry, Footnotes, Group, Table, interval_text, number, text
+from reports.tables import DASH, NONE, Column, Entry, Footnotes, Group, Table, interval_text, number, text
 
 UNMEASURED: Final = "not measured"
 
@@ -149,7 +149,9 @@ def _words(figures: Figures, metric: str, words: Any, notes: Footnotes, period: 
         return _unmeasured(figures, notes)
     said, below = words({name: value(one) for name, one in figures.items() if name})
     every = _every(figures)
-    sub = "; ".join(filter(None, (below, f"every {every}" if every != period else "")))
+    ends = interval_text(row.interval, "count") if row.trials > 1 else NONE
+    spread = f"{ends} runs over {row.trials} trials" if DASH in ends else ""
+    sub = "; ".join(filter(None, (below, spread, f"every {every}" if every != period else "")))
     notes.reasons.append(row.reason)
     return Entry(said, sub, notes.of(row.reason), marks=marks.marks(row.reason))
 

@@ -38,6 +38,9 @@ from bench.scenario import (
     capacity_hz,
 )
 
+UNSCALED_S: Final = 75.0
+"""Where nothing is made shorter, the drain outlasts heartbeats and timeouts of a minute."""
+
 CALM_S: Final = 2.0
 """After the drain: what comes twice may come late."""
 
@@ -59,6 +62,9 @@ SERVICES: Final = {
 }
 """What a variant must have for a fault to be aimed at it: seen before anything is started."""
 
+LATE_S: Final = 5.0
+"""A task that begins so long after it was due is late."""
+
 IDS: Final = 10
 """So many task numbers are named beside a count."""
 
@@ -70,7 +76,6 @@ class Faults(Scenario):
     again = False
     title = "Faults: the fate of every task when something goes wrong, beside what the vendor promises"
     unasked = frozenset({"standard", "full"})
-    deadline_s = 5.0
     parameters = {
         "fault": Parameter("worker", "what goes wrong", tuple(FAULTS)),
         "work": Parameter("sleep:200", "what a task does; long enough to be struck while it runs"),
@@ -105,8 +110,10 @@ class Faults(Scenario):
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
         kind = FAULTS[params["fault"]]
-        promise = variant.promises.get(params["fault"])
-        patience_s = promise.within_s if promise else 0.0
+        # What is promised for another fault may be what brings a task back after this one.
+        patience_s = max((promise.within_s for promise in variant.promises.values()), default=0.0)
+        if not self.scaled(params):
+            patience_s = max(patience_s, UNSCALED_S)
         slots, work, load_s = variant.max_slots or 1, params["work"], params["load_s"]
         before = yield from bursts(variant, work, EXHAUSTED * slots)
         rate_hz = capacity_hz(before) * (FLOOD if params["fault"] == "flood" else LOAD)
@@ -147,9 +154,12 @@ class Faults(Scenario):
             "lost": others[~ended & (others["fails"] == 0) & (taken | (others["starts"] > 0))],
             "duplicated": others[others["repeated"]],
             "failed": others[~ended & (others["fails"] > 0)],
-            "refused": others[~ended & ~taken & (others["starts"] == 0)],
+            "refused": others[~ended & (others["refused"] > 0) & (others["starts"] == 0)],
+            "unanswered": others[~taken & (others["refused"] == 0) & (others["starts"] == 0)],
             "rerun": others[(others["starts"] > 1) & ~others["repeated"]],
         }
+        waited_ns = (others["start_ns"] - others["due_ns"]).astype("Float64")
+        counts["late"] = others[(ended & (waited_ns > LATE_S * 1e9).fillna(False)).to_numpy(bool)]
         for name, rows in counts.items():
             yield Metric(f"fault_{name}", "count", float(len(rows)), len(others), note=_named(rows))
         if kind.special:
@@ -165,11 +175,7 @@ class Faults(Scenario):
     def recovery(self, history: History, tasks: pd.DataFrame, struck: pd.DataFrame) -> Iterable[Metric]:
         """How long nothing started, and until when tasks were late, both from the fault on."""
         at_ns = int(history.faults[0]["done_ns"])
-        starts_ns = np.sort(tasks["start_ns"].dropna().to_numpy(np.int64))
-        after = starts_ns[starts_ns > at_ns]
-        if len(after):
-            gap_s = float(np.diff(np.concatenate([[at_ns], after])).max()) / 1e9
-            yield Metric("standstill", "s", gap_s, len(after))
+        yield _standstill(tasks, at_ns)
         waited_ms = ((tasks["start_ns"] - tasks["due_ns"]) / 1e6).astype(float)
         calm = waited_ms[(tasks["due_ns"] < at_ns - 1e9).to_numpy(bool)].dropna()
         if not len(calm):
@@ -193,6 +199,24 @@ class Faults(Scenario):
             yield Metric("throughput_after", "x", ratio, len(after))
 
 
+def _standstill(tasks: pd.DataFrame, at_ns: int) -> Metric:
+    """The longest time, from the fault on, in which the task that started next was due and nothing started.
+
+    After the last start it goes on until the last task was due, if any of those that never started waited.
+    """
+    ran = tasks[(tasks["start_ns"] > at_ns).fillna(False).to_numpy(bool)].sort_values("start_ns")
+    starts_ns, due_ns = ran["start_ns"].to_numpy(np.int64), ran["due_ns"].to_numpy(np.int64)
+    before_ns = np.append(at_ns, starts_ns)
+    waits_ns = starts_ns - np.maximum(before_ns[:-1], due_ns)
+    last_ns = int(before_ns[-1])
+    never = tasks[(tasks["starts"] == 0) & (tasks["due_ns"] > last_ns).to_numpy(bool)]
+    note = ""
+    if len(never):
+        waits_ns = np.append(waits_ns, int(tasks["due_ns"].max()) - int(never["due_ns"].min()))
+        note = "at least: what was due last never started"
+    return Metric("standstill", "s", float(waits_ns.max(initial=0)) / 1e9, len(ran), note=note)
+
+
 def _struck(history: History, tasks: pd.DataFrame, kind: FaultKind) -> pd.DataFrame:
     """The tasks whose body ran when the fault was done, or that carry it."""
     if kind.special:
@@ -201,6 +225,8 @@ def _struck(history: History, tasks: pd.DataFrame, kind: FaultKind) -> pd.DataFr
         at_ns = history.faults[0]["done_ns"]
         over = (tasks["end_ns"] < at_ns) | (tasks["fail_ns"] < at_ns)
         chosen = (tasks["start_ns"] < at_ns).fillna(False).to_numpy(bool) & ~over.fillna(False).to_numpy(bool)
+        if struck := history.faults[0]["touched"]:
+            chosen &= tasks["pid"].isin(struck).to_numpy(bool)
     else:
         chosen = np.zeros(len(tasks), np.bool_)
     return tasks.loc[chosen]

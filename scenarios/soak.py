@@ -237,6 +237,9 @@ def _judged(history: History, tasks: pd.DataFrame, plan: _Plan, ran: str) -> Ite
     raising = np.asarray(works(plan.load))[index] == RAISING
     as_asked = raising & (plan.load.retries == 0) & (fate == Fate.FAILED).to_numpy()
     cut = (fate == Fate.CUT_OFF).to_numpy()
+    overdue = np.zeros(len(tasks), np.bool_)
+    overdue[cut] = _overdue(history, tasks[cut])
+    cut &= ~overdue
     judged = ~(as_asked | cut)
     ok = (fate == Fate.OK).to_numpy() & judged
     bad_s = np.sort(plan.due_s[index[judged & ~ok]])
@@ -248,7 +251,9 @@ def _judged(history: History, tasks: pd.DataFrame, plan: _Plan, ran: str) -> Ite
         yield Metric("tasks_failed_as_asked", "count", float(as_asked.sum()), len(tasks), note=words)
     if cut.any():
         note.append(f"{cut.sum()} left out that were under way when the harness was cut off")
-        yield Metric("cut_off_overdue", "count", float(_overdue(history, tasks[cut])), int(cut.sum()))
+    if overdue.any():
+        words = "counted as lost: silent for longer than the deadline when the harness was cut off"
+        yield Metric("cut_off_overdue", "count", float(overdue.sum()), len(tasks), note=words)
     if n:
         found = stats.proportion_interval(int(ok.sum()), n)
         if ok.sum() == n:
@@ -266,15 +271,16 @@ def incidents(at_s: Seconds) -> int:
     return int(len(at_s) > 0) + int(np.count_nonzero(np.diff(at_s) >= INCIDENT_GAP_S))
 
 
-def _overdue(history: History, cut: pd.DataFrame) -> int:
-    """Of the tasks that were cut off, those that had waited past the deadline: they were late at best.
+def _overdue(history: History, cut: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Of the tasks that were cut off, those that had given no sign of life for longer than the deadline.
 
     They are held against the last event of their own segment.
     """
-    waiting = cut[cut["starts"] == 0]
-    own = history.sent(PHASE).groupby("domain")[["submit_ns", "accepted_ns", "end_ns"]].max().max(axis=1)
-    last_ns = waiting["domain"].map(own)
-    return int((last_ns - waiting["due_ns"] > Soak.deadline_s * 1e9).sum())
+    times = ["submit_ns", "accepted_ns", "start_ns", "fail_ns", "end_ns"]
+    own = history.sent(PHASE).groupby("domain")[times].max().max(axis=1)
+    signs = cut[["due_ns", "start_ns", "fail_ns"]].max(axis=1)
+    silent_ns = cut["domain"].map(own) - signs
+    return (silent_ns > Soak.deadline_s * 1e9).fillna(False).to_numpy(bool)
 
 
 def _lag_ms(tasks: pd.DataFrame, ahead_s: int) -> npt.NDArray[np.float64]:

@@ -58,7 +58,7 @@ def until(condition: Any, deadline_s: float = 30.0) -> Any:
 
 def test_what_exits_is_started_again_after_a_while(group: Group, tmp_path: Path) -> None:
     child = spawned(group, tmp_path, "import os, time; print(os.getpid(), flush=True); time.sleep(60)")
-    supervisor = Supervisor(group, None)
+    supervisor = Supervisor(group)
     until(lambda: child.log.read_text())
     first = child.popen.pid
     os.kill(first, signal.SIGKILL)
@@ -78,7 +78,7 @@ def test_what_a_dead_process_leaves_is_ended_before_it_comes_back(group: Group, 
     child, other = spawned(group, tmp_path, script), spawned(group, tmp_path, "import time; time.sleep(60)")
     until(lambda: len(group.members()) == 3)
     (orphan,) = set(group.members()) - {child.popen.pid, other.popen.pid}
-    supervisor = Supervisor(group, None)
+    supervisor = Supervisor(group)
     os.kill(child.popen.pid, signal.SIGKILL)
     until(lambda: supervisor.look() or supervisor.restarts)
     assert not psutil.pid_exists(orphan) or psutil.Process(orphan).status() == psutil.STATUS_ZOMBIE
@@ -88,7 +88,7 @@ def test_what_a_dead_process_leaves_is_ended_before_it_comes_back(group: Group, 
 def test_a_process_that_is_to_end_stays_down(group: Group, tmp_path: Path) -> None:
     child = spawned(group, tmp_path, "")
     child.stopping = True
-    supervisor = Supervisor(group, None)
+    supervisor = Supervisor(group)
     until(child.ended)
     for _ in range(3):
         supervisor.look()

@@ -8,19 +8,22 @@ import pytest
 
 from bench import discovery
 from bench.errors import UsageError
-from bench.model import FAULTS, PROMISES, Promise
-from reports.faults import Seen
+from bench.model import PROMISES, Promise
+from reports.faults import ALLOWED, SHORT, Seen, Trial
 from reports.measured import Subject
 
 LINK = "https://example.org/"
-CLEAN = {"fault_lost": 0, "fault_duplicated": 0, "fault_failed": 0, "special_refused": 0}
+CLEAN = {"struck": 1, "fault_lost": 0, "fault_duplicated": 0, "fault_rerun": 0, "fault_failed": 0}
 
 
-def seen(guarantee: str, fault: str, kind: str = "", trials: int = 1, **counts: int) -> str:
-    """The verdict on these counts."""
+def seen(
+    guarantee: str, fault: str, kind: str, *trials: dict[str, int], failed: dict[str, str] | None = None
+) -> Seen:
+    """What trials with these counts, beside clean ones, are to the report."""
     subject = Subject("any", "thing", "Any", "task queue", guarantee, True, False)
     promise = Promise(kind, "", 0, LINK) if kind else None
-    return Seen(subject, fault, promise, trials, {**CLEAN, **counts}).verdict
+    found = {str(number): Trial({**CLEAN, **counts}) for number, counts in enumerate(trials, 1)}
+    return Seen(subject, fault, promise, found, failed or {})
 
 
 @pytest.mark.parametrize(
@@ -29,41 +32,67 @@ def seen(guarantee: str, fault: str, kind: str = "", trials: int = 1, **counts: 
         ("none", "worker", "", {"fault_lost": 3}, "no promise"),
         ("at-most-once", "worker", "", {"fault_lost": 3}, "kept"),
         ("at-most-once", "worker", "", {"fault_duplicated": 1}, "broken"),
+        ("at-most-once", "worker", "", {"fault_rerun": 1}, "broken"),  # it had begun, and began again
         ("at-least-once", "worker", "", {"fault_lost": 1}, "broken"),
-        ("at-least-once", "worker", "", {"fault_duplicated": 1}, "kept"),
+        ("at-least-once", "worker", "", {"fault_failed": 1}, "broken"),  # interrupted, and never run again
+        ("at-least-once", "worker", "", {"fault_duplicated": 1, "fault_rerun": 1}, "kept"),
+        ("at-least-once", "clock-ahead", "", {"fault_duplicated": 1}, "kept"),
         ("exactly-once", "worker", "", {"fault_duplicated": 1}, "broken"),
-        ("exactly-once", "worker", "", {}, "kept"),
-        ("at-most-once", "pool", "", {"fault_lost": 1}, "broken"),  # nothing crashed
-        ("at-least-once", "flood", "", {"fault_duplicated": 1}, "broken"),
+        ("exactly-once", "worker", "", {"fault_rerun": 1}, "kept"),
+        ("at-most-once", "worker", "", {"struck": 0}, "not struck"),
+        ("at-least-once", "flood", "", {"struck": 0}, "kept"),  # there is nothing to strike
         ("at-most-once", "worker", "redelivered", {"fault_lost": 1}, "broken"),  # more than its guarantee
         ("at-least-once", "worker", "lost", {"fault_lost": 1}, "kept"),
         ("none", "worker", "lost", {"fault_lost": 1}, "kept"),
-        ("none", "worker", "failed", {"fault_duplicated": 1}, "broken"),
+        ("none", "task-process", "failed", {"fault_rerun": 1}, "broken"),
         ("none", "worker-pause", "kept", {"fault_lost": 1}, "broken"),
+        ("none", "worker-pause", "kept", {"fault_rerun": 1}, "broken"),
         ("none", "unserialisable", "refused", {"special_refused": 1}, "kept"),
         ("none", "unserialisable", "refused", {"special_attempts": 1}, "broken"),
         ("none", "unserialisable", "lost", {}, "kept"),
+        ("none", "unserialisable", "lost", {"special_attempts": 1}, "broken"),
         ("none", "unserialisable", "kept", {"special_attempts": 1}, "kept"),
         ("at-most-once", "raise", "failed", {"special_attempts": 1}, "kept"),
         ("at-most-once", "raise", "failed", {"special_attempts": 2}, "broken"),
+        ("at-most-once", "raise", "failed", {"special_attempts": 1, "fault_rerun": 1}, "broken"),
         ("at-least-once", "raise", "redelivered", {"special_attempts": 2}, "kept"),
         ("at-least-once", "raise", "redelivered", {"special_attempts": 1}, "broken"),
-        ("at-most-once", "poison", "failed", {"special_attempts": 1}, "kept"),
-        ("at-least-once", "poison", "redelivered", {"special_attempts": 9, "fault_lost": 1}, "broken"),
+        ("none", "poison", "lost", {"special_attempts": 1, "fault_lost": 4}, "kept"),
+        ("at-least-once", "poison", "redelivered", {"special_attempts": 6, "fault_lost": 1}, "broken"),
     ],
 )
 def test_a_verdict_rests_on_what_the_vendor_says_or_on_the_guarantee(
     guarantee: str, fault: str, kind: str, counts: dict[str, int], verdict: str
 ) -> None:
-    assert seen(guarantee, fault, kind, **counts) == verdict
+    assert seen(guarantee, fault, kind, counts).verdict == verdict
 
 
-def test_what_ran_in_no_trial_has_no_verdict() -> None:
-    assert seen("at-most-once", "worker", trials=0) == ""
+def test_what_ended_ok_in_no_trial_has_no_verdict() -> None:
+    assert seen("at-most-once", "worker", "").verdict == ""
 
 
-def test_one_loss_in_ten_trials_is_a_loss() -> None:
-    assert seen("at-least-once", "worker", trials=10, fault_lost=1) == "broken"
+def test_one_loss_in_ten_trials_is_a_loss_and_is_named() -> None:
+    found = seen("at-least-once", "worker", "", *[{}] * 9, {"fault_lost": 1})
+    found.trials["10"].ids["fault_lost"] = "tasks 17"
+    assert found.verdict == "broken"
+    assert (found.count("fault_lost"), found.ids("fault_lost")) == (1, "trial 10: tasks 17")
+
+
+def test_what_one_trial_does_too_often_does_not_make_up_for_another() -> None:
+    poison = [{"special_attempts": attempts} for attempts in (6, 1)]
+    assert seen("none", "poison", "redelivered", *poison).verdict == "broken"
+    raising = [{"special_attempts": attempts} for attempts in (2, 0)]
+    assert seen("none", "raise", "failed", *raising).verdict == "broken"
+
+
+def test_a_trial_that_did_not_end_ok_leaves_no_promise_kept() -> None:
+    found = seen("at-most-once", "broker", "", {}, {}, failed={"3": "60 s passed"})
+    assert (found.verdict, found.trials_text) == ("unclear", "2 of 3")
+    assert seen("at-least-once", "broker", "", {"fault_lost": 1}, failed={"2": ""}).verdict == "broken"
+
+
+def test_one_trial_that_struck_something_is_a_test() -> None:
+    assert seen("at-most-once", "broker", "", {"struck": 0}, {}).verdict == "kept"
 
 
 def test_every_adapter_that_is_measured_says_what_its_vendor_promises() -> None:
@@ -97,8 +126,5 @@ def test_a_promise_that_says_nothing_is_refused(tmp_path: Path, line: str, words
     assert words in str(caught.value)
 
 
-def test_the_words_of_promises_are_those_that_verdicts_know() -> None:
-    assert set(PROMISES) == {"redelivered", "lost", "failed", "refused", "kept"}
-    for kind in PROMISES:
-        for fault in FAULTS:
-            assert seen("none", fault, kind) in ("kept", "broken", "no promise")
+def test_verdicts_know_every_promise_and_guarantee() -> None:
+    assert ALLOWED.keys() == SHORT.keys() == {*PROMISES, *discovery.GUARANTEES}
