@@ -239,7 +239,7 @@ def _judged(history: History, tasks: pd.DataFrame, plan: _Plan, ran: str) -> Ite
     cut = (fate == Fate.CUT_OFF).to_numpy()
     overdue = np.zeros(len(tasks), np.bool_)
     overdue[cut] = _overdue(history, tasks[cut])
-    cut &= ~overdue
+    cut = cut & ~overdue
     judged = ~(as_asked | cut)
     ok = (fate == Fate.OK).to_numpy() & judged
     bad_s = np.sort(plan.due_s[index[judged & ~ok]])
