@@ -43,7 +43,7 @@ def report(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Unit, golden, property, end-to-end and conformance tests; real servers; two files of them at a time."""
     install(session, "tests")
-    session.run("pytest", "-n", "2", "--dist", "loadfile", "-p", "no:benchmark", *session.posargs)
+    session.run("pytest", "-n", "2", "--dist", "loadgroup", "-p", "no:benchmark", *session.posargs)
 
 
 @nox.session

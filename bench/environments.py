@@ -294,7 +294,9 @@ def _essence(stderr: str) -> str:
     said = re.split(r"^error: |^\s+\u00d7 ", stderr, maxsplit=1, flags=re.MULTILINE)[-1]
     said = re.split(r"\n\s*\n|\n\s*hint:", said)[0]
     said = re.sub(r"\s*(\n\s*(cause:|Caused by:)|[├╰]─▶)\s*", ": ", said)
-    remedy = next(remedy for symptom, remedy in REMEDIES if re.search(symptom, stderr))
+    # Of a package that only some Pythons need, it does not say that the network is what is missing.
+    offline = "network was disabled" if os.environ.get("UV_OFFLINE") else ""
+    remedy = next(remedy for symptom, remedy in REMEDIES if re.search(symptom, stderr + offline))
     return f"{textwrap.shorten(said, 300).rstrip('.')}: {remedy}"
 
 

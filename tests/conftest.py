@@ -37,6 +37,14 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["TMPDIR"] = tempfile.tempdir = folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a file run one after the other, and so do all that count the containers of the engine."""
+    for item in items:
+        file = item.path.name
+        engine = file in ("test_containers.py", "test_conformance.py")
+        item.add_marker(pytest.mark.xdist_group("engine" if engine else file))
+
+
 @pytest.fixture
 def home() -> Iterator[Home]:
     """A harness that cleans up after itself."""

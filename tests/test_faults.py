@@ -279,7 +279,9 @@ def test_celery_is_struck_where_it_was_aimed_at_and_goes_on(one_cell: OneCell, f
     (done,) = result.details["faults"]
     assert done["healed_ns"] >= done["done_ns"] > 0
     roles = [restart["role"] for restart in result.details["restarts"]]
-    assert roles == {"worker": ["worker"], "broker": ["broker"]}.get(fault, [])
+    # A worker that loses its broker may give up, and is started again too.
+    assert roles[:1] == {"worker": ["worker"], "broker": ["broker"]}.get(fault, [])
+    assert set(roles[1:]) <= ({"worker"} if fault == "broker" else set())
     assert found["throughput_after"].value > 0.5
     assert found["fault_duplicated"].value == 0
     if fault == "task-process":
