@@ -41,9 +41,9 @@ def report(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Unit, golden, property, end-to-end and conformance tests; real servers; two files of them at a time."""
+    """Unit, golden, property, end-to-end and conformance tests; real servers, no Docker."""
     install(session, "tests")
-    session.run("pytest", "-n", "2", "--dist", "loadgroup", "-p", "no:benchmark", *session.posargs)
+    session.run("pytest", *session.posargs)
 
 
 @nox.session

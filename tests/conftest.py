@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -28,22 +26,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all-variants", action="store_true", help="conformance of slow variants too that are no default"
     )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Tests that run side by side know nothing of each other's harnesses: these stand in temporary files."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = tempfile.mkdtemp(prefix="schedbench-tests-")
-        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-        os.environ["TMPDIR"] = tempfile.tempdir = folder
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file run one after the other, and so do all that count the containers of the engine."""
-    for item in items:
-        file = item.path.name
-        engine = file in ("test_containers.py", "test_conformance.py")
-        item.add_marker(pytest.mark.xdist_group("engine" if engine else file))
 
 
 @pytest.fixture
