@@ -282,7 +282,8 @@ def test_celery_is_struck_where_it_was_aimed_at_and_goes_on(one_cell: OneCell, f
     # A worker that loses its broker may give up, and is started again too.
     assert roles[:1] == {"worker": ["worker"], "broker": ["broker"], "cut": roles[:1]}.get(fault, [])
     assert set(roles) <= {"broker", "worker"}
-    assert found["throughput_after"].value > 0.5
-    assert found["fault_duplicated"].value == 0
+    if fault != "cut":  # whose acknowledgements were lost may run again
+        assert found["throughput_after"].value > 0.5
+        assert found["fault_duplicated"].value == 0
     if fault == "task-process":
         assert found["fault_lost"].value == 1  # acknowledged before it ran: that one, and no other
