@@ -126,7 +126,7 @@ class Fault:
     """Something that is done to a part of the system, `at_s` after the load of its phase begins.
 
     `verb` and `aim` are words of `bench.faults`; `for_s` is after how long it is healed, for verbs that
-    need healing, and how far a clock is set.
+    need healing.
     """
 
     verb: str

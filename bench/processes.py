@@ -194,14 +194,14 @@ class Group:
     def remains(self, role: str) -> list[int]:
         """Live processes of a role that are not below a live child: what is left of one that has exited."""
         live = [child for child in self.children if child.role == role and not child.ended()]
-        below = {pid for child in live for pid in _tree(child.popen.pid)}
+        below = {pid for child in live for pid in self.below(child)}
         return [pid for pid, its in self._own().items() if its == role and pid not in below]
 
     def above(self, pid: int) -> Child | None:
         """The child that a process is or descends from; one of its role, where its parents are gone."""
         role = self._own().get(pid)
         for child in self.children:
-            if child.role == role and pid in _tree(child.popen.pid):
+            if child.role == role and pid in self.below(child):
                 return child
         return next((child for child in self.children if child.role == role), None)
 

@@ -28,7 +28,7 @@ from bench.agent.probe import DOMAIN_VARIABLE
 from bench.agent.work import IO_VARIABLE, LEDGER_VARIABLE
 from bench.environments import Environment, bundle
 from bench.errors import AdapterError, CellError, CellTimeout, ProcessDied, Unsupported
-from bench.faults import Striker
+from bench.faults import KEEPERS, Striker
 from bench.harness import Home, deferred_signals
 from bench.link import Link
 from bench.model import CANARY_PHASE, PHASE_SHIFT, SCHEDULE, Fault, Load, Phase, Role, System, Variant
@@ -49,8 +49,8 @@ SOON_NS = 200_000_000
 MINUTE_S = 60.0
 READY_S = 60.0
 STOP_GRACE_S = 10.0
-KEEPERS = (Role.SCHEDULER, Role.DAEMON)
-"""Roles of processes that keep schedules, and of which there may be several."""
+MANIFOLD = KEEPERS[:2]
+"""Of the roles that keep schedules, those of which there may be several processes."""
 
 CANARY_WAVES = 5
 CANARIES, HEAVY_CANARIES = 4, 1
@@ -290,14 +290,7 @@ class Stack:
     def _relayed(self, address: Mapping[str, Any]) -> dict[str, Any]:
         """The address of a service, by way of a relay of its own."""
         (port,), target = embedded.free_ports(1), str(address["port"])
-        root = Path(__file__).resolve().parent.parent
-        relay = self.group.spawn(
-            Role.HARNESS,
-            [sys.executable, "-m", "bench.relay", str(port), target],
-            env={**os.environ, "PYTHONPATH": str(root)},
-            cwd=root,
-            log=self.logs / f"relay-{next(self._numbers)}.log",
-        )
+        relay = self._spawn_own(f"relay-{next(self._numbers)}", "bench.relay", str(port), target)
         self._relays.append(relay)
         self._until_ready(relay, f"tcp://127.0.0.1:{port}")
         there = re.compile(rf":{target}(?!\d)")
@@ -466,13 +459,12 @@ class Stack:
                     since_ns=since_ns,
                     begin_ns=begin_ns,
                 )
+                break
             except ClientLost:
                 self.revive()
                 self.tail.poll()
                 before = self.tail.submitted(phase)
                 skip = max(skip, ledger.next_index(ledger.read(self.ledger).records, phase))
-                continue
-            break
         answer["sent"] += before
         if answer["refused"] and self._supervisor is None:
             raise CellError(
@@ -505,7 +497,7 @@ class Stack:
             answer = self.order("register", READY_S, to=link, wall_clock=phase.wall_clock, **schedule)
         keepers = [(keeper, self.work / "home") for keeper in self._checked(answer["processes"])]
         twins = [keeper for keeper, _ in keepers]
-        twins = twins or [process for process in self._declared if process["role"] in KEEPERS]
+        twins = twins or [process for process in self._declared if process["role"] in MANIFOLD]
         if more and not alone:
             if not twins:
                 raise Unsupported("its schedules are kept by a server: there are no replicas of that here")
@@ -733,17 +725,21 @@ class Stack:
             self._spawn(service.role, list(service.argv), extra=service.env, log=log)
         return about
 
+    def _spawn_own(self, name: str, module: str, *arguments: str) -> Child:
+        """A process of the harness's own, with its Python, which is counted into no figure."""
+        root = Path(__file__).resolve().parent.parent
+        return self.group.spawn(
+            Role.HARNESS,
+            [sys.executable, "-m", module, *arguments],
+            env={**os.environ, "PYTHONPATH": str(root)},
+            cwd=root,
+            log=self.logs / f"{name}.log",
+        )
+
     def _start_io_server(self) -> None:
         """The other end of the work kind `io`: ours, counted into no figure."""
         port = self.work / "io.port"
-        root = Path(__file__).resolve().parent.parent
-        self.group.spawn(
-            Role.HARNESS,
-            [sys.executable, "-m", "bench.agent.io_server", str(port)],
-            env={**os.environ, "PYTHONPATH": str(root)},
-            cwd=root,
-            log=self.logs / "io-server.log",
-        )
+        self._spawn_own("io-server", "bench.agent.io_server", str(port))
         self.until(port.exists, READY_S, "waiting for the io server")
         self._environ[IO_VARIABLE] = port.read_text()
 

@@ -167,12 +167,12 @@ class Faults(Scenario):
             yield Metric("special_attempts", "count", float(special["starts"].sum()), 1)
             yield Metric("special_refused", "count", float(special["refused"].sum()), 1)
         if kind.done:
-            yield from self.recovery(history, tasks, struck)
+            yield from self.recovery(history, tasks)
         yield from self.afterwards(history)
         if history.restarts:
             yield Metric("restarts", "count", float(len(history.restarts)), len(history.restarts))
 
-    def recovery(self, history: History, tasks: pd.DataFrame, struck: pd.DataFrame) -> Iterable[Metric]:
+    def recovery(self, history: History, tasks: pd.DataFrame) -> Iterable[Metric]:
         """How long nothing started, and until when tasks were late, both from the fault on."""
         at_ns = int(history.faults[0]["done_ns"])
         yield _standstill(tasks, at_ns)

@@ -8,12 +8,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import psutil
 import pytest
 
 from bench import discovery, environments
 from bench.errors import Unsupported
-from bench.harness import Home, alive
+from bench.harness import Home
 from bench.model import Cell
 from bench.runner import Result, run_cell
 from bench.scenario import Scenario
@@ -128,19 +127,8 @@ def docker(*words: str) -> str:
 
 
 def ours() -> set[str]:
-    """The names of all containers of a schedbench, but for those of tests that run beside this one."""
-    found = docker("ps", "-a", "--filter", "label=schedbench.harness", "--format", "{{.Names}}").split()
-    return {name for name in found if not _of_another(name)}
-
-
-def _of_another(name: str) -> bool:
-    """Whether a container belongs to a live harness that this process did not start."""
-    _, _, owner = name.partition("schedbench-")
-    owner = "-".join(owner.split("-")[:2])
-    if not owner or not alive(owner):
-        return False
-    pid = int(owner.partition("-")[0])
-    return os.getpid() not in {pid, *(parent.pid for parent in psutil.Process(pid).parents())}
+    """The names of all containers that a schedbench started."""
+    return set(docker("ps", "-a", "--filter", "label=schedbench.harness", "--format", "{{.Names}}").split())
 
 
 @pytest.fixture
