@@ -299,8 +299,8 @@ class _Play:
         deadline_s = time.monotonic() + phase.limit_s
         waited, self.undrained = self.undrained, {}
         sent, newest_ns, moved_s = sum(waited.values()), -1, 0.0
-        while (over := sum(map(stack.tail.over, waited))) < sent or stack.striking:
-            if stack.tail.last_ns != newest_ns or stack.striking:
+        while (over := sum(map(stack.tail.over, waited))) < sent or stack.struck:
+            if stack.tail.last_ns != newest_ns or stack.struck:
                 newest_ns, moved_s = stack.tail.last_ns, max(time.monotonic(), last_due_ns / 1e9)
             patience_s = variant.start_s if newest_ns < stack.up_ns else variant.settle_s + self.body_s
             patience_s = max(patience_s, phase.patience_s)

@@ -234,9 +234,9 @@ class Stack:
         self._striker.begin(faults)
 
     @property
-    def striking(self) -> bool:
-        """Whether a fault has yet to be done or healed."""
-        return self._striker is not None and not self._striker.over
+    def struck(self) -> bool:
+        """Whether a fault was done that is not healed yet."""
+        return self._striker is not None and self._striker.healing
 
     def _look_after(self) -> None:
         """Do the faults that are due, and start again what has exited.

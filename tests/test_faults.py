@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from bench import discovery, ledger, wallclock
+from bench.agent.probe import RECORD
 from bench.errors import Unsupported
 from bench.faults import Striker
 from bench.harness import Home
@@ -138,8 +139,24 @@ def test_a_pause_stops_a_process_and_all_below_it_and_no_other_of_its_role(
     assert set(strike.pids) == set(group.below(first)) > {first.popen.pid}
     until(lambda: {psutil.Process(pid).status() for pid in strike.pids} == {psutil.STATUS_STOPPED})
     assert all(psutil.Process(pid).status() != psutil.STATUS_STOPPED for pid in group.below(other))
-    until(lambda: striker.look() or striker.over)
+    until(lambda: striker.look() or not striker.healing)
     until(lambda: psutil.STATUS_STOPPED not in {psutil.Process(pid).status() for pid in strike.pids})
+
+
+def test_a_fault_that_found_no_task_is_not_done_in_a_later_phase(group: Group, tmp_path: Path) -> None:
+    striker = Striker(group, tmp_path, [], None)
+    striker.begin([Fault("kill", "worker")])
+    striker.look()
+    striker.begin([Fault("kill", "keeper", at_s=60)])
+    child = spawned(group, tmp_path, "import time; time.sleep(60)", "worker")
+    pid = child.popen.pid
+    (tmp_path / f"{pid}-0.events").write_bytes(RECORD.pack(1, 1, 0, pid, 0, Kind.START, 0))
+    striker.look()
+    assert [strike.done_ns for strike in striker.strikes] == [0, 0]
+    assert not striker.healing
+    striker.begin([Fault("kill", "worker")])
+    striker.look()
+    assert child.popen.wait(30) == -signal.SIGKILL
 
 
 # --- the relay ----------------------------------------------------------------------------------------
