@@ -264,8 +264,10 @@ def idling(variant: Variant, idle_s: float, *, memory: bool = False) -> Phases:
     yield Phase("idle", wait="hold", hold_s=idle_s, memory=memory)
 
 
-def bursts(variant: Variant, work: str, most_n: int) -> Phases:
+def bursts(variant: Variant, work: str, most_n: int, least_n: int = 0) -> Phases:
     """Bursts of growing size, up to `most_n` tasks; returns the tasks of the last, to size a load by.
+
+    The last has `least_n` tasks or more, so that one burst can be held against another.
 
     The workers are up: whoever submits takes its share of the machine.
     """
@@ -276,9 +278,9 @@ def bursts(variant: Variant, work: str, most_n: int) -> Phases:
         seen = yield Phase(f"burst of {n}", Load(n, work=work))
         tasks = seen()
         burst_hz = capacity_hz(tasks)
-        if n >= most_n or n / burst_hz >= wanted_s / 2:
+        if n >= most_n or (n >= least_n and n / burst_hz >= wanted_s / 2):
             return tasks
-        n = min(MORE * n, math.ceil(burst_hz * wanted_s), most_n)
+        n = min(max(least_n, min(MORE * n, math.ceil(burst_hz * wanted_s))), most_n)
 
 
 def capacity_hz(tasks: pd.DataFrame) -> float:

@@ -6,7 +6,7 @@ by what the vendor says of that fault; where it says nothing, by the delivery gu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Final
@@ -74,6 +74,9 @@ ALLOWED: Final[Mapping[str, frozenset[str] | None]] = {
 }
 """What a kind of promise, or a guarantee, leaves open; None for everything."""
 
+FEW: Final = 10
+"""A figure that rests on fewer tasks has their number under it."""
+
 NOTABLE: Final = {
     "fault_lost": "lost",
     "fault_duplicated": "twice",
@@ -109,10 +112,11 @@ MATRIX_LEAD: Final = (
 
 @dataclass
 class Trial:
-    """What was observed in one trial that ended ok: counts by metric, and the figures of `TIMES`."""
+    """What was observed in one trial that ended ok: counts, the figures of `TIMES` and of how many tasks."""
 
     counts: dict[str, int] = field(default_factory=dict)
     times: dict[str, float] = field(default_factory=dict)
+    tasks: dict[str, int] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
 
     def verdict(self, fault: str, kind: str, guarantee: str) -> str:
@@ -190,6 +194,11 @@ class Seen:
         found = [trial.times[metric] for trial in self.trials.values() if metric in trial.times]
         return median(found) if found else None
 
+    def few(self, metric: str) -> str:
+        """On how many tasks a figure rests in a trial, where those are few."""
+        found = [trial.tasks[metric] for trial in self.trials.values() if metric in trial.tasks]
+        return f"{min(found)} tasks" if found and min(found) < FEW else ""
+
     def ids(self, metric: str) -> str:
         """The tasks behind a count, by trial."""
         found = [(number, trial.ids[metric]) for number, trial in self.trials.items() if metric in trial.ids]
@@ -211,7 +220,7 @@ def observed(run: Run) -> list[Seen]:
         elif row["status"] != Status.OK or Mark.INVALID in marks.marks(reason):
             seen.failed[number] = reason
         else:
-            _add(seen.trials.setdefault(number, Trial()), str(row["metric"]), float(row["value"]), reason)
+            _add(seen.trials.setdefault(number, Trial()), row)
     for seen in found.values():
         for number in seen.failed:
             seen.trials.pop(number, None)
@@ -221,9 +230,10 @@ def observed(run: Run) -> list[Seen]:
     )
 
 
-def _add(trial: Trial, metric: str, value: float, reason: str) -> None:
+def _add(trial: Trial, row: Mapping[Hashable, Any]) -> None:
+    metric, value, reason = str(row["metric"]), float(row["value"]), str(row["reason"])
     if metric in TIMES:
-        trial.times[metric] = value
+        trial.times[metric], trial.tasks[metric] = value, int(row["n"])
     elif metric in COUNTS or metric.startswith("special_"):
         trial.counts[metric] = int(value)
         if named := next((part for part in reason.split("; ") if part.startswith("tasks ")), ""):
@@ -291,7 +301,9 @@ def _detail(row: Seen) -> tuple[Entry, ...]:
         blanks = [Entry(NONE)] * (len(COUNTS) + len(TIMES))
         return (*head, *blanks, Entry(row.trials_text), Entry("did not end ok", why, tone="unclear"))
     counts = [Entry(str(row.count(name)), row.ids(name)) for name in COUNTS]
-    times = [Entry(NONE if (found := row.time(name)) is None else number(found)) for name in TIMES]
+    times = [
+        Entry(NONE if (found := row.time(name)) is None else number(found), row.few(name)) for name in TIMES
+    ]
     return (*head, *counts, *times, Entry(row.trials_text), Entry(row.verdict, why, tone=TONES[row.verdict]))
 
 

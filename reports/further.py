@@ -155,14 +155,14 @@ def further_tables(run: Run) -> list[Table]:
     rows = measured(run)
     grids = [_grid(grid, rows) for grid in GRIDS]
     tables = [
-        *parity.tables(run),
         soaks.table(run),
         *faults.tables(run),
-        *accounts.tables(run),
         *schedules.tables(run),
         *knees.tables(run),
         *grids,
         *footprint.tables(run),
+        *parity.tables(run),
+        *accounts.tables(run),
         _elsewhere(rows),
         *calibration.tables(run),
     ]

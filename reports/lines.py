@@ -61,6 +61,11 @@ class Section:
     params_text: str
     lines: tuple[Line, ...]
 
+    @property
+    def asked(self) -> bool:
+        """Whether this run measured any of it, or tried to."""
+        return any(line.asked for line in self.lines)
+
 
 def condition(scenario: str, params: Params) -> str:
     """A condition in words. A parameter that is not given has the scenario's default."""

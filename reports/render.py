@@ -41,7 +41,7 @@ def report(run_path: Path, formats: set[str], out: Path, console: Console) -> li
     """
     run = read_run(run_path)
     found = sections(run)
-    survey = [survey_table(section) for section in found]
+    survey = [survey_table(section) for section in found if section.asked]
     further = further_tables(run)
     written: list[Path] = []
     if "terminal" in formats:

@@ -51,7 +51,7 @@ LOAD, FLOOD = 0.5, 2.0
 """What is offered, as a share of the capacity: usually, and in a flood."""
 
 EXHAUSTED, LONG_MS = 10, 1000
-"""So many long tasks for each slot fill a pool."""
+"""So many long tasks for each slot fill a pool; so many tasks at least are a burst that is compared."""
 
 CORE: Final = ("task-process", "worker", "server", "broker", "database", "raise", "poison")
 """What is asked unless all is."""
@@ -115,7 +115,7 @@ class Faults(Scenario):
         if not self.scaled(params):
             patience_s = max(patience_s, UNSCALED_S)
         slots, work, load_s = variant.max_slots or 1, params["work"], params["load_s"]
-        before = yield from bursts(variant, work, EXHAUSTED * slots)
+        before = yield from bursts(variant, work, EXHAUSTED * slots, EXHAUSTED)
         rate_hz = capacity_hz(before) * (FLOOD if params["fault"] == "flood" else LOAD)
         special = {SPECIAL: kind.special} if kind.special else {}
         if params["fault"] == "pool":

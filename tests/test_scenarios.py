@@ -873,6 +873,16 @@ def test_a_burst_of_a_heavy_variant_that_was_soon_over_is_tried_with_more() -> N
         phases.send(lambda: history(load(25), slow).tasks)
 
 
+def test_a_burst_that_is_compared_has_enough_tasks_however_slow_the_first_was() -> None:
+    phases = bursts(HEAVY, "noop", 100, 10)
+    next(phases)
+    slow = [task(1, i, start=i * SECOND, end=(i + 1) * SECOND) for i in range(10)]
+    second = phases.send(lambda: history(load(FEW), slow[:FEW]).tasks).load
+    assert second == Load(10)
+    with pytest.raises(StopIteration):
+        phases.send(lambda: history(load(10), slow).tasks)
+
+
 def test_the_first_tasks_of_a_heavy_variant_fill_its_slots_twice() -> None:
     heavy = [dataclasses.replace(HEAVY, max_slots=slots) for slots in (None, 1, 2, 8)]
     assert [first_tasks(variant) for variant in heavy] == [2, 2, 4, 16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -108,6 +109,13 @@ def test_a_rate_keeps_its_digits_its_interval_and_what_went_wrong(run: Run) -> N
     assert floor["Interval"] == "99.984\N{EN DASH}100"
     assert (rows["60s RQ"]["Failed"], rows["60s RQ"]["Failed as asked"]) == ("0", "1")
     assert rows["60s RQ"]["Cut off"] == "2"
+
+
+def test_tables_of_the_survey_are_shown_only_where_this_run_asked_for_them(run: Run, tmp_path: Path) -> None:
+    report(run.path, {"csv"}, tmp_path, Console(file=io.StringIO()))
+    shown = {file.stem for file in (tmp_path / "tables").iterdir()}
+    assert "soak" in shown
+    assert not shown & {section.key for section in sections(run)}
 
 
 @pytest.mark.parametrize(
