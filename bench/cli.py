@@ -542,9 +542,14 @@ def build(systems: tuple[str, ...]) -> None:
 
 
 @cli.command(hidden=True)
-def lock() -> None:
-    """Refresh every adapter's lock file (for maintainers: `nox -s lock`)."""
-    for system in discovery.systems().values():
+@click.argument("names", metavar="[SYSTEM ...]", nargs=-1)
+def lock(names: tuple[str, ...]) -> None:
+    """Refresh the lock file of every adapter, or of some (for maintainers: `nox -s lock -- SYSTEM`)."""
+    systems = discovery.systems()
+    for name in names or systems:
+        if name not in systems:
+            raise unknown("system", name, systems)
+        system = systems[name]
         if system.dependencies:
             console.print(f"locked {environments.write_lock(system)}", highlight=False, soft_wrap=True)
 
