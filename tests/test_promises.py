@@ -9,7 +9,7 @@ import pytest
 from bench import discovery
 from bench.errors import UsageError
 from bench.model import PROMISES, Promise
-from reports.faults import ALLOWED, SHORT, Seen, Trial
+from reports.faults import ALLOWED, FEW, SHORT, Seen, Trial
 from reports.measured import Subject
 
 LINK = "https://example.org/"
@@ -89,6 +89,15 @@ def test_a_trial_that_did_not_end_ok_leaves_no_promise_kept() -> None:
     found = seen("at-most-once", "broker", "", {}, {}, failed={"3": "60 s passed"})
     assert (found.verdict, found.trials_text) == ("unclear", "2 of 3")
     assert seen("at-least-once", "broker", "", {"fault_lost": 1}, failed={"2": ""}).verdict == "broken"
+
+
+def test_a_figure_of_few_tasks_says_of_how_many() -> None:
+    found = seen("none", "worker", "", {}, {})
+    for trial, n in zip(found.trials.values(), (20, 4), strict=True):
+        trial.tasks["throughput_after"] = n
+    assert (found.few("throughput_after"), found.few("standstill")) == ("4 tasks", "")
+    found.trials["2"].tasks["throughput_after"] = FEW
+    assert found.few("throughput_after") == ""
 
 
 def test_one_trial_that_struck_something_is_a_test() -> None:
