@@ -1,4 +1,4 @@
-"""What each system promises when something goes wrong, beside what was observed: a matrix, and every fault.
+"""What each system promises when something goes wrong, beside what was observed: matrices, and every fault.
 
 Counts are summed over the trials: one lost task in ten trials is a lost task. A verdict is `kept` or `broken`
 by what the vendor says of that fault; where it says nothing, by the delivery guarantee of the variant.
@@ -108,6 +108,14 @@ MATRIX_LEAD: Final = (
     "promised, and what was seen. Not struck: no task ran when the fault was done. Unclear: no trial broke "
     "it, but some did not end ok."
 )
+
+
+PARTS: Final = {
+    "processes": ("When a process dies or stands still: promised and observed", ("task", "worker", "server")),
+    "services": ("When a service, a connection or the clock fails: promised and observed", None),
+    "tasks": ("When a task is bad, or tasks are too many: promised and observed", ()),
+}
+"""Which faults stand in one matrix, by what they are aimed at: nothing, for those of tasks; None is the rest."""
 
 
 @dataclass
@@ -247,12 +255,22 @@ def _promise(run: Run, system: str, variant: str, fault: str) -> Promise | None:
 
 
 def tables(run: Run) -> list[Table]:
-    """The matrix of verdicts, and a row for each variant and fault."""
+    """The matrices of verdicts, and a row for each variant and fault."""
     rows = observed(run)
-    return [_matrix(rows), _details(rows)]
+    by_part: dict[str, list[Seen]] = {part: [] for part in PARTS}
+    for row in rows:
+        by_part[_part(row.fault)].append(row)
+    return [*(_matrix(part, own) for part, own in by_part.items()), _details(rows)]
 
 
-def _matrix(rows: Sequence[Seen]) -> Table:
+def _part(fault: str) -> str:
+    done = FAULTS[fault].done
+    if not done:
+        return "tasks"
+    return next((part for part, (_, aims) in PARTS.items() if aims and done[0].aim in aims), "services")
+
+
+def _matrix(part: str, rows: Sequence[Seen]) -> Table:
     faults = [fault for fault in FAULTS if any(row.fault == fault and row.trials for row in rows)]
     by_variant: dict[tuple[str, str], dict[str, Seen]] = {}
     for row in rows:
@@ -265,8 +283,9 @@ def _matrix(rows: Sequence[Seen]) -> Table:
         shown.append((*head, *(_cell(own.get(fault)) for fault in faults)))
     columns = (Column("System"), Column("Guarantee"), *(Column(fault) for fault in faults))
     records = tuple(_record(row) for row in rows)
-    title = "When something goes wrong: promised and observed"
-    return Table("faults-matrix", title, MATRIX_LEAD, columns, (Group("", tuple(shown)),), (), records)
+    return Table(
+        f"faults-{part}", PARTS[part][0], MATRIX_LEAD, columns, (Group("", tuple(shown)),), (), records
+    )
 
 
 def _cell(row: Seen | None) -> Entry:
