@@ -115,7 +115,7 @@ PARTS: Final = {
     "services": ("When a service, a connection or the clock fails: promised and observed", None),
     "tasks": ("When a task is bad, or tasks are too many: promised and observed", ()),
 }
-"""Which faults stand in one matrix, by what they are aimed at: nothing, for those of tasks; None is the rest."""
+"""The matrices: title, and what its faults are aimed at; nothing for those of tasks, None for the rest."""
 
 
 @dataclass

@@ -8,8 +8,8 @@ import pytest
 
 from bench import discovery
 from bench.errors import UsageError
-from bench.model import PROMISES, Promise
-from reports.faults import ALLOWED, FEW, SHORT, Seen, Trial
+from bench.model import FAULTS, PROMISES, Promise
+from reports.faults import ALLOWED, FEW, PARTS, SHORT, Seen, Trial, _part
 from reports.measured import Subject
 
 LINK = "https://example.org/"
@@ -133,6 +133,14 @@ def test_a_promise_that_says_nothing_is_refused(tmp_path: Path, line: str, words
     with pytest.raises(UsageError) as caught:
         discovery.load(path)
     assert words in str(caught.value)
+
+
+def test_every_fault_stands_in_one_matrix() -> None:
+    parts = {fault: _part(fault) for fault in FAULTS}
+    assert {parts[fault] for fault in ("worker", "task-process", "server-pause")} == {"processes"}
+    assert {parts[fault] for fault in ("broker", "database-kill", "cut", "clock-back")} == {"services"}
+    assert {parts[fault] for fault in ("raise", "poison", "flood")} == {"tasks"}
+    assert set(parts.values()) == PARTS.keys()
 
 
 def test_verdicts_know_every_promise_and_guarantee() -> None:
