@@ -3,7 +3,7 @@
 Verbs:
     kill    SIGKILL, and the supervisor does its work
     stop    what a service manager sends to end it in good order; the supervisor does its work
-    pause   SIGSTOP, and SIGCONT after `for_s`
+    pause   SIGSTOP, and SIGCONT after `for_s`; of connections, nothing goes through and none is closed
     cut     no connection to a service is open, and none can be made, for `for_s`
     ahead, back     the wall clock of the system's processes jumps by an hour, and back after `for_s`
 
@@ -166,6 +166,8 @@ class Striker:
             return *self._service(verb, aim), []
         if aim == "keeper":
             return *self._keepers(verb), []
+        if aim == "network":
+            return Role.HARNESS, [child.popen.pid for child in self._relays], []
         above = self._group.above(running[-1])
         if above is None:
             raise Unsupported("what runs its tasks was not started here")

@@ -161,6 +161,9 @@ FAULTS: Final[Mapping[str, FaultKind]] = {
     "database": FaultKind("the database is restarted in good order", (Fault("stop", "database", _AT_S),)),
     "database-kill": FaultKind("the database is killed", (Fault("kill", "database", _AT_S),)),
     "cut": FaultKind("connections to services are cut", (Fault("cut", "network", _AT_S, _OUTAGE_S),)),
+    "cut-silent": FaultKind(
+        "connections to services go silent", (Fault("pause", "network", _AT_S, _PAUSE_S),)
+    ),
     "clock-ahead": FaultKind("the wall clock is an hour ahead", (Fault("ahead", "clock", _AT_S, _JUMP_S),)),
     "clock-back": FaultKind("the wall clock is an hour back", (Fault("back", "clock", _AT_S, _JUMP_S),)),
     "raise": FaultKind("a task raises", special="raise"),

@@ -159,6 +159,22 @@ def test_a_fault_that_found_no_task_is_not_done_in_a_later_phase(group: Group, t
     assert child.popen.wait(30) == -signal.SIGKILL
 
 
+def test_connections_go_silent_when_their_relay_stands_still(group: Group, tmp_path: Path) -> None:
+    worker = spawned(group, tmp_path, "import time; time.sleep(60)", "worker")
+    relay = spawned(group, tmp_path, "import time; time.sleep(60)", "harness")
+    pid = worker.popen.pid
+    (tmp_path / f"{pid}-0.events").write_bytes(RECORD.pack(1, 1, 0, pid, 0, Kind.START, 0))
+    striker = Striker(group, tmp_path, [relay], None)
+    striker.begin(FAULTS["cut-silent"].done)
+    striker.strikes[0].at_s = 0.0
+    striker.look()
+    until(lambda: psutil.Process(relay.popen.pid).status() == psutil.STATUS_STOPPED)
+    assert psutil.Process(pid).status() != psutil.STATUS_STOPPED
+    striker.strikes[0].done_ns = 1
+    striker.look()
+    until(lambda: psutil.Process(relay.popen.pid).status() != psutil.STATUS_STOPPED)
+
+
 # --- the relay ----------------------------------------------------------------------------------------
 
 
