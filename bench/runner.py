@@ -200,6 +200,8 @@ class _Play:
             )
             metrics += history.fates(self.scenario.deadline_s)
             try:
+                if not all(fault["done_ns"] for fault in history.faults):
+                    raise CellError("a fault was never done: no task ran when it was due, or later")
                 metrics += self.scenario.metrics(history, self.params)
             except CellError as error:
                 status, reason = Status.ERROR, str(error)

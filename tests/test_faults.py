@@ -301,6 +301,12 @@ def test_a_system_without_the_part_is_unsupported(one_cell: OneCell, fault: str,
     assert (result.status, result.reason) == (Status.UNSUPPORTED, words)
 
 
+def test_a_fault_for_which_the_load_was_too_short_gives_no_figure(one_cell: OneCell) -> None:
+    result, found = play(one_cell, "reference", "worker", work="sleep:20", load_s=1.0)
+    assert (result.status, result.reason.partition(":")[0]) == (Status.ERROR, "a fault was never done")
+    assert "fault_lost" not in found
+
+
 def test_every_fault_names_what_it_does() -> None:
     assert [kind for kind in FAULTS.values() if kind.done and kind.special] == []
 
