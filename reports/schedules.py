@@ -64,7 +64,7 @@ def _by_condition(rows: Iterable[Measured], scenario: str) -> dict[Subject, dict
 PERIODIC_HEADS: Final = {
     "offset": Column("P95 offset, ms", True),
     "loaded": Column("P95 offset under load, ms", True),
-    "drift": Column("Drift, ms/h", True),
+    "drift": Column("Drift, ms/min", True),
     "jitter": Column("P95 jitter, ms", True),
     "overlap": Column("During a long run"),
     "down": Column("Made up for after downtime"),

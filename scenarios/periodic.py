@@ -183,10 +183,10 @@ def _accuracy(history: History, params: Mapping[str, Any]) -> Iterator[Metric]:
         yield Metric("offered_rate", "tasks/s", load.rate_hz, load.n)
     if len(ran) < LEAST_DRIFT:
         return
-    hours = (due_ns - due_ns[0]) / 3.6e12
-    drift = stats.slope_interval(hours, delay_ms, SEED)
-    seen = f"seen over {hours[-1] * 3600:.0f} s"
-    yield Metric("tick_drift", "ms/h", drift.value, drift.n, drift.low, drift.high, seen)
+    minutes = (due_ns - due_ns[0]) / 6e10
+    drift = stats.slope_interval(minutes, delay_ms, SEED)
+    seen = f"seen over {minutes[-1] * 60:.0f} s"
+    yield Metric("tick_drift", "ms/min", drift.value, drift.n, drift.low, drift.high, seen)
     neighbours = np.diff(ran.index.to_numpy(np.int64)) == 1
     off_ms = np.abs(np.diff(start_ns)[neighbours] / 1e6 - 1000 * params["every_s"])
     yield from (one for one in quantiles("tick_jitter", off_ms) if one.name == "tick_jitter_p95")
