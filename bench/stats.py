@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy  # whose parts are imported when they are first used: its statistics take a second
 
 Sample = Sequence[float] | npt.NDArray[np.number[Any]]
 
@@ -53,7 +53,7 @@ def quantile_interval(values: Sample, q: float, confidence: float = 0.95) -> Int
     value = float(np.quantile(ordered, q))
     if n == 1:
         return Interval(value, None, None, 1, 0.0)
-    held = stats.binom(n, q)
+    held = scipy.stats.binom(n, q)
     miss = (1 - confidence) / 2
     at = (n - 1) * q  # where the linear quantile lies, counted from 0
     lower = int(max(1, min(held.ppf(miss), np.floor(at) + 1)))
@@ -84,7 +84,7 @@ def proportion_interval(successes: int, n: int, confidence: float = 0.95) -> Int
     """
     if n < 1:
         raise ValueError(f"a share needs at least one case, got n={n}")
-    bounds = stats.binomtest(successes, n).proportion_ci(confidence, "exact")
+    bounds = scipy.stats.binomtest(successes, n).proportion_ci(confidence, "exact")
     return Interval(successes / n, float(bounds.low), float(bounds.high), n, confidence)
 
 
@@ -107,7 +107,7 @@ def ratio_interval(
     n = min(len(above), len(below))
     if n == 1:
         return Interval(value, None, None, 1, 0.0)
-    bounds = stats.bootstrap(
+    bounds = scipy.stats.bootstrap(
         (above, below),
         _ratio_of_medians,
         n_resamples=resamples,
@@ -132,7 +132,7 @@ def rank_test(a: Sample, b: Sample) -> float:
     both = np.concatenate([left, right])
     if both.min() == both.max():
         return 1.0
-    return float(stats.mannwhitneyu(left, right, alternative="two-sided", method="auto").pvalue)
+    return float(scipy.stats.mannwhitneyu(left, right, alternative="two-sided", method="auto").pvalue)
 
 
 def least_rank_p(n_a: int, n_b: int) -> float:
@@ -156,7 +156,7 @@ def adjusted(p_values: Sequence[float]) -> list[float]:
     """
     if not p_values:
         return []
-    return [float(p) for p in stats.false_discovery_control(p_values, method="bh")]
+    return [float(p) for p in scipy.stats.false_discovery_control(p_values, method="bh")]
 
 
 ROUNDING = 1e-9
@@ -213,7 +213,7 @@ def slope_interval(
     drawn = residuals[_moving_blocks(len(at), length, resamples, rng)]
     drawn += rng.uniform(-step / 2, step / 2, drawn.shape)
     freedom = max(1.0, len(at) / length - 2)
-    spread = float(stats.t.ppf((1 + confidence) / 2, freedom) * np.std(_slopes(at, drawn), ddof=1))
+    spread = float(scipy.stats.t.ppf((1 + confidence) / 2, freedom) * np.std(_slopes(at, drawn), ddof=1))
     half = max(spread, step / float(np.ptp(at)))
     return Interval(slope, slope - half, slope + half, n, confidence)
 
