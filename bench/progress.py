@@ -12,6 +12,9 @@ from rich.text import Text
 
 REFRESH_S = 0.2
 
+STILL_S = 600.0
+"""Without a terminal, a step that goes on for long says so this often."""
+
 
 class _Remaining(ProgressColumn):
     def __init__(self, steps: StepProgress) -> None:
@@ -40,7 +43,7 @@ class StepProgress:
         self.done = 0
         self._estimated_s = self._spent_s = 0.0
         self._step = self._where = self._doing = ""
-        self._began_s = time.monotonic()
+        self._began_s = self._said_s = time.monotonic()
         self._refreshed_s = 0.0
         self.bar = Progress(
             SpinnerColumn(),
@@ -74,7 +77,8 @@ class StepProgress:
 
     def begin(self, step: str, where: str) -> None:
         """A step begins, one of the keys of the estimates; `where` names it for people."""
-        self._step, self._where, self._began_s = step, where, time.monotonic()
+        self._step, self._where = step, where
+        self._began_s = self._said_s = time.monotonic()
         self.doing("preparing")
 
     def doing(self, part: str) -> None:
@@ -85,6 +89,10 @@ class StepProgress:
             self._refreshed_s = now_s
             self.bar.update(self._line, description=f"{escape(self._where)} [dim]{escape(self._doing)}[/dim]")
             self.bar.refresh()
+        if not self.console.is_terminal and now_s - self._said_s > STILL_S:
+            self._said_s = now_s
+            so_far = f"{self._doing}: {clock(now_s - self._began_s)} so far, about {self.left()} left"
+            self._print("still", "dim", f"{escape(self._where)}  [dim]{escape(so_far)}[/dim]")
 
     def end(self, step: str, word: str, style: str, said: str) -> None:
         """A step is done: one line that stays, with how it ended in a word, and what came of it."""
@@ -93,11 +101,11 @@ class StepProgress:
         self._spent_s += time.monotonic() - self._began_s
         self.done += 1
         self._step = ""
-        self.console.print(
-            f"[{style}]{word:>11}[/] {self.done:>3}/{self.total} "
-            f"{escape(self._where)}  [bold]{escape(said)}[/] [dim]{self.left()} left[/dim]",
-            highlight=False,
-            soft_wrap=True,
-        )
+        where = f"{escape(self._where)}  [bold]{escape(said)}[/] [dim]{self.left()} left[/dim]"
+        self._print(word, style, where)
         self.bar.update(self._line, completed=self.done)
         self.bar.refresh()
+
+    def _print(self, word: str, style: str, what: str) -> None:
+        line = f"[{style}]{word:>11}[/] {self.done:>3}/{self.total} {what}"
+        self.console.print(line, highlight=False, soft_wrap=True)

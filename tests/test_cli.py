@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import subprocess
 import sys
@@ -11,8 +12,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
-from bench import __version__, cli, discovery
+from bench import __version__, cli, discovery, progress
 from bench.model import PARITY, SUMMARY_COLUMNS, Fate
 from bench.sampler import COLUMNS
 from bench.store import EVENT_COLUMNS
@@ -199,6 +201,20 @@ def test_doctor(schedbench: Command) -> None:
         assert check["found"]
         assert check["state"] != "missing" or check["advice"] or check["found"]
     assert not list(schedbench.folder.iterdir())
+
+
+def test_without_a_terminal_a_long_step_says_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    out, now_s = io.StringIO(), [0.0]
+    monkeypatch.setattr("bench.progress.time.monotonic", lambda: now_s[0])
+    with progress.StepProgress(Console(file=out, width=200), {"cell": 3600.0}) as steps:
+        steps.begin("cell", "celery:redis soak")
+        steps.doing("soak")
+        for now_s[0] in (300.0, 900.0, 1200.0, 1800.0):
+            steps.doing("")
+    assert out.getvalue().splitlines() == [
+        "      still   0/1 celery:redis soak  soak: 15:00 so far, about 45:00 left",
+        "      still   0/1 celery:redis soak  soak: 30:00 so far, about 30:00 left",
+    ]
 
 
 # --- a run from end to end ------------------------------------------------------------------------
