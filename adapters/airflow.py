@@ -6,7 +6,7 @@
 # title = "Airflow"
 # family = "orchestrator"
 # homepage = "https://airflow.apache.org"
-# capabilities = ["enqueue", "periodic"]
+# capabilities = ["enqueue", "periodic", "cron"]
 # default = ["postgresql", "postgresql-mapped"]
 #
 # [tool.schedbench.parity]
@@ -205,7 +205,7 @@ from airflow.sdk import dag, task
 from bench.agent import run
 
 @dag(
-    schedule=timedelta(seconds={every_s}),
+    schedule={when},
     start_date=datetime.fromisoformat("{first}"),
     is_paused_upon_creation=False,
 )
@@ -298,8 +298,10 @@ class Airflow(Adapter, Batch, Periodic):
         self._trigger(tasks[0].id, {"tasks": [_arguments(task) for task in tasks]})
 
     def register(self, schedule: Schedule) -> None:
-        first = datetime.now(UTC) + timedelta(seconds=schedule.every_s)  # what the library wants to be told
-        text = TICKS.format(every_s=schedule.every_s, first=first, id=schedule.id, work=schedule.work)
+        # What the library wants to be told: the first run, or for a cron expression where to begin to count.
+        first = datetime.now(UTC) + timedelta(seconds=0 if schedule.cron else schedule.every_s)
+        when = repr(schedule.cron) if schedule.cron else f"timedelta(seconds={schedule.every_s})"
+        text = TICKS.format(when=when, first=first, id=schedule.id, work=schedule.work)
         (self.context.home / "airflow" / "dags" / "ticks.py").write_text(text)
         command = [sys.executable, "-m", "airflow", "dags", "reserialize"]
         subprocess.run(command, env={**os.environ, **self.env}, check=True)

@@ -6,7 +6,7 @@
 # title = "APScheduler"
 # family = "timer"
 # homepage = "https://apscheduler.readthedocs.io/en/3.x/"
-# capabilities = ["enqueue", "delay", "periodic"]
+# capabilities = ["enqueue", "delay", "periodic", "cron"]
 # default = ["thread-pool", "process-pool"]
 #
 # [tool.schedbench.parity]
@@ -221,6 +221,8 @@ from typing import Any
 
 from apscheduler.executors.pool import ProcessPoolExecutor, ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
 
 from bench.agent import Adapter, Context, InProcess, Periodic, Schedule, Task, context, run
 
@@ -277,9 +279,9 @@ class APScheduler(Adapter, InProcess, Periodic):
         # https://apscheduler.readthedocs.io/en/3.x/userguide.html#adding-jobs
         name, args = str(schedule.id), (schedule.id, schedule.work)
         body = run_locked if "lock_s" in self.context.settings else run
-        self.scheduler.add_job(
-            body, "interval", args=args, seconds=schedule.every_s, id=name, replace_existing=True
-        )
+        trigger = CronTrigger.from_crontab(schedule.cron) if schedule.cron else None
+        trigger = trigger or IntervalTrigger(seconds=schedule.every_s)
+        self.scheduler.add_job(body, trigger, args=args, id=name, replace_existing=True)
 
     def start(self) -> None:
         self.scheduler.resume()

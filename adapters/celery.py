@@ -6,7 +6,7 @@
 # title = "Celery"
 # family = "task queue"
 # homepage = "https://docs.celeryq.dev"
-# capabilities = ["enqueue", "periodic", "retry"]
+# capabilities = ["enqueue", "periodic", "cron", "retry"]
 # default = ["redis", "rabbitmq"]
 #
 # [tool.schedbench.parity]
@@ -201,6 +201,7 @@ from time import time
 
 from celery import Celery, states
 from celery import Task as CeleryTask
+from celery.schedules import crontab
 
 from bench.agent import Adapter, Claims, Periodic, Process, Schedule, Task, context, run
 
@@ -215,8 +216,9 @@ if app.conf.result_backend:  # the header names a service, Celery wants its addr
 
 
 if BEAT in os.environ:
-    task_id, every_s, kind = json.loads(os.environ[BEAT])
-    entry = {"task": f"{__name__}.work", "schedule": every_s, "args": (task_id, kind, "")}
+    task_id, when, kind = json.loads(os.environ[BEAT])
+    when = crontab.from_string(when) if isinstance(when, str) else when
+    entry = {"task": f"{__name__}.work", "schedule": when, "args": (task_id, kind, "")}
     polling = {"task": f"{__name__}.poll", "schedule": poll_s}
     app.conf.beat_schedule = {"tick": polling if poll_s else entry}
 
@@ -266,6 +268,8 @@ class CeleryApp(Adapter, Claims, Periodic):
             work.apply_async((task.id, task.work, task.payload), task_id=str(task.id))
 
     def register(self, schedule: Schedule) -> Sequence[Process]:
+        if poll_s and schedule.cron:
+            raise NotImplementedError("its table holds periods")
         if poll_s:
             with closing(sqlite3.connect(TABLE)) as table, table:
                 table.execute("CREATE TABLE schedules (id TEXT, every_s REAL, work TEXT, due REAL)")
@@ -277,7 +281,7 @@ class CeleryApp(Adapter, Claims, Periodic):
                     due_s,
                 )  # the id is too large a number
                 table.execute("INSERT INTO schedules VALUES (?, ?, ?, ?)", row)
-        entry = json.dumps((schedule.id, schedule.every_s, schedule.work))
+        entry = json.dumps((schedule.id, schedule.cron or schedule.every_s, schedule.work))
         command = ("-m", "celery", "-A", __name__, "beat")
         return [Process.python("scheduler", *command, env={BEAT: entry})]
 

@@ -6,7 +6,7 @@
 # title = "cron"
 # family = "pattern"
 # homepage = "https://tracker.debian.org/pkg/cron"
-# capabilities = ["periodic"]
+# capabilities = ["periodic", "cron"]
 # default = []
 #
 # [tool.schedbench.parity]

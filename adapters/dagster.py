@@ -6,7 +6,7 @@
 # title = "Dagster"
 # family = "orchestrator"
 # homepage = "https://docs.dagster.io"
-# capabilities = ["enqueue", "periodic", "retry"]
+# capabilities = ["enqueue", "periodic", "cron", "retry"]
 # default = ["postgresql", "postgresql-ops"]
 #
 # [tool.schedbench.parity]

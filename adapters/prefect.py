@@ -6,7 +6,7 @@
 # title = "Prefect"
 # family = "orchestrator"
 # homepage = "https://docs.prefect.io"
-# capabilities = ["enqueue", "periodic", "retry"]
+# capabilities = ["enqueue", "periodic", "cron", "retry"]
 # default = ["sqlite", "sqlite-tasks"]
 #
 # [tool.schedbench.parity]
@@ -300,13 +300,13 @@ class Prefect(Adapter, Batch, Periodic):
 
     def register(self, schedule: Schedule) -> None:
         from prefect.deployments.runner import EntrypointType
-        from prefect.schedules import Interval
+        from prefect.schedules import Cron, Interval
 
         if self.context.settings.get("background"):
             raise NotImplementedError("background tasks have no schedules: flows have")
         one.to_deployment(
             "ticks",
-            schedule=Interval(schedule.every_s),
+            schedule=Cron(schedule.cron) if schedule.cron else Interval(schedule.every_s),
             parameters={"number": schedule.id, "kind": schedule.work, "payload": ""},
             work_pool_name=POOL,
             entrypoint_type=EntrypointType.MODULE_PATH,

@@ -6,7 +6,7 @@
 # title = "RQ"
 # family = "task queue"
 # homepage = "https://python-rq.org"
-# capabilities = ["enqueue", "periodic", "retry"]
+# capabilities = ["enqueue", "periodic", "cron", "retry"]
 # default = ["redis"]
 #
 # [tool.schedbench.parity]
@@ -98,8 +98,8 @@ def work(task: int, kind: str, payload: str) -> None:
 
 
 if CRON_TICK in os.environ:  # this module is what `rq cron` reads its schedules from, too
-    task_id, every_s, body = json.loads(os.environ[CRON_TICK])
-    cron.register(work, "default", args=(task_id, body, ""), interval=every_s)
+    task_id, when, body = json.loads(os.environ[CRON_TICK])
+    cron.register(work, "default", args=(task_id, body, ""), **when)
 
 
 class RqOnRedis(Adapter, Claims, Periodic):
@@ -124,7 +124,8 @@ class RqOnRedis(Adapter, Claims, Periodic):
     def register(self, schedule: Schedule) -> Sequence[Process]:
         if schedule.every_s % 1:
             raise NotImplementedError(f"rq cron counts whole seconds, asked for {schedule.every_s} s")
-        entry = json.dumps((schedule.id, int(schedule.every_s), schedule.work))
+        when = {"cron": schedule.cron} if schedule.cron else {"interval": int(schedule.every_s)}
+        entry = json.dumps((schedule.id, when, schedule.work))
         command = ("-m", "rq.cli", "cron", "--config", __name__, __name__)
         return [Process.python("scheduler", *command, env={CRON_TICK: entry})]
 

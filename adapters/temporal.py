@@ -6,7 +6,7 @@
 # title = "Temporal"
 # family = "orchestrator"
 # homepage = "https://docs.temporal.io"
-# capabilities = ["enqueue", "periodic", "retry"]
+# capabilities = ["enqueue", "periodic", "cron", "retry"]
 # default = ["memory", "memory-activities"]
 #
 # [tool.schedbench.parity]
@@ -212,7 +212,12 @@ class Temporal(Adapter, Batch, Periodic):
     def register(self, schedule: Every) -> None:
         task, name = Task(schedule.id, schedule.work), f"{QUEUE}-{schedule.id}"
         action = ScheduleActionStartWorkflow(One.run, task, id=name, task_queue=QUEUE)
-        spec = ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(seconds=schedule.every_s))])
+        every = ScheduleIntervalSpec(every=timedelta(seconds=schedule.every_s))
+        spec = (
+            ScheduleSpec(cron_expressions=[schedule.cron])
+            if schedule.cron
+            else ScheduleSpec(intervals=[every])
+        )
         created = self.client.create_schedule(name, Schedule(action=action, spec=spec))
         self.loop.run_until_complete(created)
 

@@ -71,11 +71,16 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A body to be run every `every_s` seconds, first that long after it is registered."""
+    """A body to be run every `every_s` seconds, first that long after it is registered.
+
+    With `cron`, a cron expression of five fields that says the same by the wall clock, the library is given
+    that.
+    """
 
     id: int
     every_s: float
     work: str = "noop"
+    cron: str = ""
 
 
 AHEAD_S: Final = 1
@@ -160,6 +165,7 @@ FAULTS: Final[Mapping[str, FaultKind]] = {
     "broker-pause": FaultKind("the broker stands still", (Fault("pause", "broker", _AT_S, _PAUSE_S),)),
     "database": FaultKind("the database is restarted in good order", (Fault("stop", "database", _AT_S),)),
     "database-kill": FaultKind("the database is killed", (Fault("kill", "database", _AT_S),)),
+    "database-pause": FaultKind("the database stands still", (Fault("pause", "database", _AT_S, _PAUSE_S),)),
     "cut": FaultKind("connections to services are cut", (Fault("cut", "network", _AT_S, _OUTAGE_S),)),
     "cut-silent": FaultKind(
         "connections to services go silent", (Fault("pause", "network", _AT_S, _PAUSE_S),)
@@ -191,7 +197,8 @@ class Phase:
     sampling every `sample_s` seconds; the edges of every phase are always sampled for CPU.
     `ready` asks for canaries after workers have come up; without them the phase's own tasks are the
     first to run. With `every_s` above 0 the system is told at its begin to run `every_work` of its own
-    accord, once every so many seconds; with `wall_clock`, it is due when the wall clock shows a multiple.
+    accord, once every so many seconds; with `wall_clock`, it is due when the wall clock shows a multiple,
+    and with `cron` the library is told so by a cron expression.
     Of what keeps that schedule there are `replicas`, each told the same.
     From the first `supervised` phase of a cell on, what exits is started again, and a task that the library
     refuses, or that does not end `patience_s` after the last sign of life, is counted and no error. `faults`
@@ -210,6 +217,7 @@ class Phase:
     every_s: float = 0.0
     every_work: str = "noop"
     wall_clock: bool = False
+    cron: str = ""
     replicas: int = 1
     supervised: bool = False
     faults: tuple[Fault, ...] = ()

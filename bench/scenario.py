@@ -39,8 +39,8 @@ from bench.model import (
 __all__ = [
     "AHEAD_S", "BATCHES", "REST_S", "Arrival", "CellError", "Fate", "Fault", "Grid", "History", "Load",
     "Metric", "Parameter", "Phase", "Phases", "Scenario", "Seen", "System", "Unsupported", "Variant",
-    "Workers", "body_s", "bursts", "capacity_hz", "first_tasks", "idling", "ledger", "no_schedule",
-    "offsets_ns", "quantiles", "rate_hz", "stats", "steady_hz", "works",
+    "Workers", "body_s", "bursts", "capacity_hz", "cron_of", "first_tasks", "idling", "ledger",
+    "no_schedule", "offsets_ns", "quantiles", "rate_hz", "stats", "steady_hz", "works",
 ]  # fmt: skip
 
 BATCHES = "its tasks are handed over in batches: see the variant that takes them one by one"
@@ -233,14 +233,25 @@ REST_S, LEAST_IDLE_S = 5.0, 3.0
 """Processes that ran tasks of a heavy variant are gone after so long, and it is idle for at least so long."""
 
 
-HOUR_S = 3600.0
-"""Periods by the wall clock begin anew with every hour."""
+MINUTE_S, HOUR_S = 60.0, 3600.0
+"""Of these are cron expressions; periods by the wall clock begin anew with every hour."""
 
 
-def no_schedule(system: System, variant: Variant, every_s: float) -> str:
+def cron_of(every_s: float) -> str:
+    """The cron expression for whole minutes that divide an hour, or an empty string."""
+    if every_s % MINUTE_S or HOUR_S % every_s:
+        return ""
+    return {MINUTE_S: "*", HOUR_S: "0"}.get(every_s, f"*/{every_s / MINUTE_S:g}") + " * * * *"
+
+
+def no_schedule(system: System, variant: Variant, every_s: float, *, cron: bool = False) -> str:
     """Why a variant cannot be asked to run something every so often, or an empty string."""
     if "periodic" not in system.capabilities:
         return "it has no schedules"
+    if cron and "cron" not in system.capabilities:
+        return "it takes no cron expressions"
+    if cron and not cron_of(every_s):
+        return "a cron expression has whole minutes, of which some make an hour: --set every_s=60"
     if variant.every_s and (every_s % variant.every_s or HOUR_S % every_s):
         return (
             f"its schedules are of multiples of {variant.every_s:g} s that divide an hour: "

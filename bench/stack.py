@@ -491,10 +491,12 @@ class Stack:
             "id": SCHEDULE | number << PHASE_SHIFT,
             "every_s": phase.every_s,
             "work": phase.every_work,
+            "wall_clock": phase.wall_clock,
+            "cron": phase.cron,
         }
         # One right after the other, so that all are due at nearly the same moment.
         for link in (self._link, *self._replicas):
-            answer = self.order("register", READY_S, to=link, wall_clock=phase.wall_clock, **schedule)
+            answer = self.order("register", READY_S, to=link, **schedule)
         keepers = [(keeper, self.work / "home") for keeper in self._checked(answer["processes"])]
         twins = [keeper for keeper, _ in keepers]
         twins = twins or [process for process in self._declared if process["role"] in MANIFOLD]

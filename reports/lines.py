@@ -115,6 +115,7 @@ def _asked(params: Params) -> list[str]:
     """What was asked of a schedule, in words."""
     missed = f"{float(params.get('missed', 4)):g}"
     load = [f"beside {100 * float(params.get('load', 0)):g} % of capacity"] if params.get("load") else []
+    load += ["by a cron expression"] if params.get("trigger") == "cron" else []
     return {
         "accuracy": [f"{float(params.get('ticks', 20)):g} ticks", *load],
         "overlap": ["with a long run"],

@@ -16,7 +16,8 @@ UNMEASURED: Final = "not measured"
 
 PERIODIC_LEAD: Final = (
     "What was seen of one schedule. The offset is from the due time to the start of the body, also beside "
-    "an open-loop load of a share of the capacity; drift is the trend of the offset, and jitter how far the "
+    "an open-loop load of a share of the capacity, and where the library is told by a cron expression, which "
+    "has whole minutes; drift is the trend of the offset, and jitter how far the "
     "time between two neighbouring starts is off the period. A long run lasts for three and a half periods: "
     "ticks that are due meanwhile are skipped, or wait, or run beside it. Then everything that runs tasks or "
     "keeps the schedule is stopped in good order for some ticks, servers apart, and started again: runs that "
@@ -64,6 +65,7 @@ def _by_condition(rows: Iterable[Measured], scenario: str) -> dict[Subject, dict
 PERIODIC_HEADS: Final = {
     "offset": Column("P95 offset, ms", True),
     "loaded": Column("P95 offset under load, ms", True),
+    "cron": Column("P95 offset by cron expression, ms", True),
     "drift": Column("Drift, ms/min", True),
     "jitter": Column("P95 jitter, ms", True),
     "overlap": Column("During a long run"),
@@ -72,14 +74,18 @@ PERIODIC_HEADS: Final = {
 }
 
 
+ASKED: Final = ("idle", "loaded", "cron", "overlap", "down", "restart")
+
+
 def _periodic(rows: Sequence[Measured]) -> Table:
     notes, entries, records = Footnotes(), [], []
     for subject, conditions in _by_condition(rows, "periodic").items():
-        asked = {what: _first(conditions, what) for what in ("idle", "loaded", "overlap", "down", "restart")}
+        asked = {what: _first(conditions, what) for what in ASKED}
         period = next((_every(figures) for figures in asked.values() if figures), "")
         cells = {
             "offset": _figure(asked["idle"], "tick_delay_p95", notes),
             "loaded": _figure(asked["loaded"], "tick_delay_p95", notes),
+            "cron": _figure(asked["cron"], "tick_delay_p95", notes),
             "drift": _figure(asked["idle"], "tick_drift", notes),
             "jitter": _figure(asked["idle"], "tick_jitter_p95", notes),
             "overlap": _words(asked["overlap"], "overlap_due", overlap_words, notes, period),
@@ -116,6 +122,8 @@ def _first(conditions: Mapping[str, Figures], what: str) -> Figures:
 def _what(params: Params) -> str:
     asked = str(params.get("what", "accuracy"))
     if asked == "accuracy":
+        if params.get("trigger") == "cron":
+            return "cron"
         return "loaded" if params.get("load") else "idle"
     return asked
 

@@ -37,6 +37,7 @@ from bench.scenario import (
     Workers,
     bursts,
     capacity_hz,
+    cron_of,
     no_schedule,
     quantiles,
     stats,
@@ -73,6 +74,9 @@ class Periodic(Scenario):
         "what": Parameter(
             "accuracy", "what is asked of the schedule", ("accuracy", "overlap", "down", "restart")
         ),
+        "trigger": Parameter(
+            "interval", "what the library is told: a period, or a cron expression", ("interval", "cron")
+        ),
         "every_s": Parameter(1.0, "seconds between two ticks", above_zero=True),
         "ticks": Parameter(20, "ticks to account for in accuracy", above_zero=True),
         "load": Parameter(0.0, "in accuracy, tasks beside it: a share of the capacity that a burst finds"),
@@ -86,6 +90,7 @@ class Periodic(Scenario):
                 (
                     {},
                     {"load": 0.5},
+                    {"trigger": "cron", "every_s": 60.0, "ticks": 5},
                     {"what": "overlap"},
                     {"what": "down", "every_s": 5.0},
                     {"what": "restart", "every_s": 5.0},
@@ -99,6 +104,7 @@ class Periodic(Scenario):
                 (
                     {"ticks": 600},
                     {"ticks": 600, "load": 0.5},
+                    {"trigger": "cron", "every_s": 60.0},
                     {"what": "overlap"},
                     {"what": "down", "every_s": 5.0},
                     {"what": "restart", "every_s": 5.0},
@@ -108,7 +114,7 @@ class Periodic(Scenario):
     }
 
     def unsupported(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:
-        if why := no_schedule(system, variant, params["every_s"]):
+        if why := no_schedule(system, variant, params["every_s"], cron=params["trigger"] == "cron"):
             return why
         if params["load"] and not system.takes_tasks:
             return "it runs nothing but schedules: there is no load beside them"
@@ -125,7 +131,8 @@ class Periodic(Scenario):
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
         every_s, what, missed = params["every_s"], params["what"], params["missed"]
-        kept = {"wall_clock": variant.every_s > 0, "wait": "hold", "every_s": every_s}
+        cron = cron_of(every_s) if params["trigger"] == "cron" else ""
+        kept = {"wall_clock": bool(cron or variant.every_s), "cron": cron, "wait": "hold", "every_s": every_s}
         before_s, after_s = (BEFORE + 0.5) * every_s, (missed + 1) * every_s
         if what == "accuracy":
             yield from self._accuracy(params, variant, kept)

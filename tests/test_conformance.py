@@ -225,6 +225,28 @@ def test_a_schedule_ticks(
     assert found["overlapped"] == 0
 
 
+@pytest.mark.parametrize(
+    ("system", "variant"),
+    [
+        pytest.param(system.name, ticking(system), id=system.name)
+        for system in discovery.systems().values()
+        if "cron" in system.capabilities
+    ],
+)
+def test_a_cron_expression_ticks(
+    system: str, variant: Variant, one_cell: OneCell, request: pytest.FixtureRequest
+) -> None:
+    if not request.config.getoption("--all-variants"):
+        pytest.skip("takes minutes: nox -s tests -- --all-variants")
+    skip_without_services(variant)
+    params = {"trigger": "cron", "every_s": 60.0, "ticks": 2}
+    result = one_cell(f"{system}:{variant.name}", discovery.scenarios()["periodic"], params=params)
+    assert (result.status, result.reason) == (Status.OK, "")
+    found = {metric.name: metric.value for metric in result.metrics}
+    assert (found["ticks_planned"], found["ticks_skipped"], found["ticks_repeated"]) == (2, 0, 0)
+    assert found["tick_delay_p50"] >= 0
+
+
 class Retried(Scenario):
     """Tasks that raise once, and are to be run again."""
 

@@ -1336,6 +1336,7 @@ def ticked(results: Path) -> Path:
             ({"every_s": 1.0}, idle),
             ({"every_s": 1.0, "load": 0.5}, [Metric("tick_delay_p95", "ms", 7.0, 20, 6.0, 9.0)]),
             ({"every_s": 60.0}, [Metric("tick_delay_p95", "ms", 900.0, 20)]),
+            ({"every_s": 60.0, "trigger": "cron"}, [Metric("tick_delay_p95", "ms", 40.0, 5)]),
             ({"every_s": 1.0, "what": "overlap"}, long_run),
             ({"every_s": 5.0, "what": "down"}, back),
             ({"every_s": 5.0, "what": "restart"}, lost),
@@ -1364,11 +1365,11 @@ def test_what_a_schedule_does_stands_in_one_row_and_the_rest_was_not_measured(tm
     [table] = [table for table in all_tables(ticked(tmp_path)) if table.key == "periodic"]
     full, part = table.records
     assert (full["system"], full["period"]) == ("apscheduler", "1 s")
-    assert {
-        name: full[name] for name in ("offset", "loaded", "drift", "jitter", "overlap", "down", "restart")
-    } == {
+    names = ("offset", "loaded", "cron", "drift", "jitter", "overlap", "down", "restart")
+    assert {name: full[name] for name in names} == {
         "offset": "3.00",
         "loaded": "7.00",
+        "cron": "40.0",
         "drift": "12.0",
         "jitter": "1.50",
         "overlap": "1 run after it, 2 skipped",

@@ -1707,6 +1707,21 @@ def test_what_counts_by_the_wall_clock_is_asked_for_no_other_period() -> None:
         assert why == ("" if fine else refused)
 
 
+@pytest.mark.parametrize(
+    ("every_s", "cron"),
+    [(60.0, "* * * * *"), (120.0, "*/2 * * * *"), (1800.0, "*/30 * * * *"), (3600.0, "0 * * * *"),
+     (1.0, ""), (90.0, ""), (420.0, ""), (7200.0, "")],
+)  # fmt: skip
+def test_a_cron_expression_says_what_a_period_says(every_s: float, cron: str) -> None:
+    systems, scenario = discovery.systems(), SCENARIOS["periodic"]
+    asked = scenario.values({"trigger": "cron", "every_s": every_s})
+    refused = "a cron expression has whole minutes, of which some make an hour: --set every_s=60"
+    assert scenario.why_not(systems["apscheduler"], Variant("v"), asked) == ("" if cron else refused)
+    assert scenario.why_not(systems["schedule"], Variant("v"), asked) == "it takes no cron expressions"
+    (phase,) = scenario.phases(asked, Variant("v"))
+    assert (phase.cron, phase.wall_clock) == (cron, bool(cron))
+
+
 def test_what_takes_seconds_is_asked_for_no_shorter_period() -> None:
     slow, system = Variant("v", shortest_s=10.0), discovery.systems()["reference"]
     refused = "what its schedules start takes seconds: --set every_s=10, or more"

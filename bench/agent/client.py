@@ -137,6 +137,7 @@ class Client:
         every_s: float,
         work: str = "noop",
         wall_clock: bool = False,
+        cron: str = "",
     ) -> dict[str, Any]:
         """Have the library run a body every so often; its first tick is due that long from now.
 
@@ -150,7 +151,7 @@ class Client:
             raise TypeError("this adapter has no schedules: it is not Periodic")
         every_ns = round(every_s * 1e9)
         first_due_ns = turn_ns(every_ns) if wall_clock else monotonic_ns() + every_ns
-        keepers = self.adapter.register(Schedule(id, every_s, work)) or ()
+        keepers = self.adapter.register(Schedule(id, every_s, work, cron)) or ()
         if wall_clock or not keepers:
             stamp(Kind.SUBMIT, id, first_due_ns)
         return {"processes": [asdict(process) for process in keepers]}

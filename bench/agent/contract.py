@@ -144,8 +144,9 @@ class Periodic(ABC):
 
         Called while tasks can run, at most once in a cell. A system whose schedules are kept by a process
         of their own returns it: the harness starts it, and counts due times from its first tick. Variants
-        that count by the wall clock (`every_s` in the header) are asked for no other periods. With replicas,
-        each client is told of the same schedule, or the process is started as often.
+        that count by the wall clock (`every_s` in the header) are asked for no other periods. With the
+        capability `cron`, `schedule.cron` may hold a cron expression that takes the place of the period. With
+        replicas, each client is told of the same schedule, or the process is started as often.
 
         Raises:
             NotImplementedError: the library has no such schedule; its text says why.
