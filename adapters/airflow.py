@@ -148,7 +148,8 @@ all of that time for nothing, and takes no other task: on two cores after a thir
 Drains and latencies show it, as they would in any deployment with the default; `postgresql-heartbeat-1s` has
 the same with 1 s.
 
-A schedule is a DAG of its own with a `timedelta`, in a file that `airflow dags reserialize` reads at once: the
+A schedule is a DAG of its own with a `timedelta` or a cron expression
+(https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/cron.html), in a file that `airflow dags reserialize` reads at once: the
 DAG processor looks for new files every 300 s (`[dag_processor] refresh_interval`). There is no catching up by
 default: https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dag-run.html#catchup
 

@@ -208,6 +208,9 @@
 # ///
 """APScheduler 3: a scheduler thread in the client that hands due jobs to a pool of threads or processes.
 
+A cron expression becomes a trigger by `CronTrigger.from_crontab`
+(https://apscheduler.readthedocs.io/en/3.x/modules/triggers/cron.html).
+
 A job store must never be shared between schedulers: https://apscheduler.readthedocs.io/en/3.x/faq.html. The
 variant with a lock is a pattern and none of the library's own: schedulers on several machines have the same
 job each, and the lock lets one of them run it. It is held for as long as the body runs, at most for `lock_s`.
@@ -279,8 +282,8 @@ class APScheduler(Adapter, InProcess, Periodic):
         # https://apscheduler.readthedocs.io/en/3.x/userguide.html#adding-jobs
         name, args = str(schedule.id), (schedule.id, schedule.work)
         body = run_locked if "lock_s" in self.context.settings else run
-        trigger = CronTrigger.from_crontab(schedule.cron) if schedule.cron else None
-        trigger = trigger or IntervalTrigger(seconds=schedule.every_s)
+        every = IntervalTrigger(seconds=schedule.every_s)
+        trigger = CronTrigger.from_crontab(schedule.cron) if schedule.cron else every
         self.scheduler.add_job(body, trigger, args=args, id=name, replace_existing=True)
 
     def start(self) -> None:

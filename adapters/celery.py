@@ -178,6 +178,9 @@ Celery puts it into the queue again: https://docs.celeryq.dev/en/stable/userguid
 Schedules are kept by `celery beat`, a process of its own, which reads them when it starts:
 https://docs.celeryq.dev/en/stable/userguide/periodic-tasks.html. It has to be the only one.
 
+A cron expression becomes a `crontab` schedule of beat
+(https://docs.celeryq.dev/en/stable/userguide/periodic-tasks.html#crontab-schedules).
+
 The variant that polls a table is a pattern and none of the library's own: beat knows one task, which looks up
 what is due by the wall clock, says when it is due next, and sends it. Each row is taken in one statement, so
 that two of these tasks do not take the same. Its usual period is a minute, here it is a second: an offset is

@@ -169,7 +169,8 @@ A worker asks for work only when it polls, and then takes no more flow runs than
 limit, its throughput is at most slots / 10 s, however short the runs are. The vendor's page says 15 s, the
 library has 10 s: https://docs.prefect.io/v3/concepts/workers#polling-for-work
 
-A schedule belongs to a deployment, and the server's own service makes its flow runs ahead of time, at first
+A schedule, an `Interval` or a `Cron` (https://docs.prefect.io/v3/how-to-guides/deployments/create-schedules),
+belongs to a deployment, and the server's own service makes its flow runs ahead of time, at first
 up to 5 s after it was asked for (https://docs.prefect.io/v3/concepts/schedules). The worker takes them up to
 10 s early (https://docs.prefect.io/v3/concepts/workers#configure-prefetch), and their processes wait.
 

@@ -117,8 +117,8 @@ The sandbox imports the module of a workflow anew for each workflow that a worke
 advises, what this module imports is passed through: else each workflow would load the agent again
 (https://docs.temporal.io/develop/python/python-sdk-sandbox#passthrough-modules).
 
-Schedules are kept by the server, which starts a workflow at every multiple of whole seconds since 1970
-(https://docs.temporal.io/schedule). By default it skips a start while the one before is running, and makes up
+Schedules are kept by the server, which starts a workflow at every multiple of whole seconds since 1970, or as
+a cron expression says (https://docs.temporal.io/schedule). By default it skips a start while the one before is running, and makes up
 for what it missed in the last year (https://python.temporal.io/temporalio.client.SchedulePolicy.html).
 """
 

@@ -90,7 +90,7 @@ class Striker:
         now_s = time.monotonic()
         new = [Strike(fault, now_s + fault.at_s) for fault in faults]
         self.strikes += new
-        self._open = [strike for strike in self._open if strike.done_ns] + new
+        self._open = [strike for strike in self._open if strike.done_ns and not strike.over] + new
 
     @property
     def healing(self) -> bool:

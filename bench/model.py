@@ -130,6 +130,8 @@ class Load:
 class Fault:
     """Something that is done to a part of the system, `at_s` after the load of its phase begins.
 
+    What is to strike a task is done when one runs, at that moment or later.
+
     `verb` and `aim` are words of `bench.faults`; `for_s` is after how long it is healed, for verbs that
     need healing.
     """

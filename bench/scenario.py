@@ -229,6 +229,9 @@ FIRST_TASKS, FIRST_ROUNDS, BURST_S, HEAVY_BURST_S, MORE = 20, 2, 1.0, 5.0, 10
 each, until one lasts about so long: what a burst of a few tasks promises can be far too much. Of heavy ones
 above all: Airflow runs the first six at four times the rate that it keeps up."""
 
+BURST_LIMIT_S = 120.0
+"""A burst is given up after so long, or after three times what the one before it lets expect."""
+
 REST_S, LEAST_IDLE_S = 5.0, 3.0
 """Processes that ran tasks of a heavy variant are gone after so long, and it is idle for at least so long."""
 
@@ -285,13 +288,15 @@ def bursts(variant: Variant, work: str, most_n: int, least_n: int = 0) -> Phases
     most_n = min(most_n, variant.queue_limit or most_n)
     n = min(first_tasks(variant), most_n)
     wanted_s = HEAVY_BURST_S if variant.heavy else BURST_S
+    limit_s = BURST_LIMIT_S
     while True:
-        seen = yield Phase(f"burst of {n}", Load(n, work=work))
+        seen = yield Phase(f"burst of {n}", Load(n, work=work), limit_s=limit_s)
         tasks = seen()
         burst_hz = capacity_hz(tasks)
         if n >= most_n or (n >= least_n and n / burst_hz >= wanted_s / 2):
             return tasks
         n = min(max(least_n, min(MORE * n, math.ceil(burst_hz * wanted_s))), most_n)
+        limit_s = max(limit_s, 3 * n / burst_hz)
 
 
 def capacity_hz(tasks: pd.DataFrame) -> float:

@@ -28,7 +28,7 @@ from bench.agent.probe import DOMAIN_VARIABLE
 from bench.agent.work import IO_VARIABLE, LEDGER_VARIABLE
 from bench.environments import Environment, bundle
 from bench.errors import AdapterError, CellError, CellTimeout, ProcessDied, Unsupported
-from bench.faults import KEEPERS, Striker
+from bench.faults import Striker
 from bench.harness import Home, deferred_signals
 from bench.link import Link
 from bench.model import CANARY_PHASE, PHASE_SHIFT, SCHEDULE, Fault, Load, Phase, Role, System, Variant
@@ -49,7 +49,7 @@ SOON_NS = 200_000_000
 MINUTE_S = 60.0
 READY_S = 60.0
 STOP_GRACE_S = 10.0
-MANIFOLD = KEEPERS[:2]
+MANIFOLD = (Role.SCHEDULER, Role.DAEMON)
 """Of the roles that keep schedules, those of which there may be several processes."""
 
 CANARY_WAVES = 5
@@ -155,6 +155,7 @@ class Stack:
             "HOME": str(self.work / "home"),
             "TMPDIR": str(self.work / "home"),
             "LANG": os.environ.get("LANG", "C.UTF-8"),
+            "TZ": "UTC",  # some count cron expressions in UTC, some in local time
             "PYTHONPATH": str(python_path),
             "PYTHONUNBUFFERED": "1",
             LEDGER_VARIABLE: str(self.ledger),

@@ -94,7 +94,8 @@ TONES: Final = {
 }
 
 LEAD: Final = (
-    "One thing goes wrong under a load of half the capacity. Struck are the tasks whose body ran at that "
+    "One thing goes wrong under a load of half the capacity, 3 s after it began or when a task runs after "
+    "that. Struck are the tasks whose body ran at that "
     "moment, or that carry the fault; all other counts are of every task of the load, over all trials. "
     "Twice: it ran again although it had ended or still ran. Ran again: after its first run had vanished or "
     "failed. Late: it began more than 5 s after it was due. Standstill is the longest time without any start "

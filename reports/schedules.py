@@ -86,7 +86,7 @@ def _periodic(rows: Sequence[Measured]) -> Table:
             "offset": _figure(asked["idle"], "tick_delay_p95", notes),
             "loaded": _figure(asked["loaded"], "tick_delay_p95", notes),
             "cron": _figure(asked["cron"], "tick_delay_p95", notes),
-            "drift": _figure(asked["idle"], "tick_drift", notes),
+            "drift": _figure(asked["idle"], "tick_drift_per_minute", notes),
             "jitter": _figure(asked["idle"], "tick_jitter_p95", notes),
             "overlap": _words(asked["overlap"], "overlap_due", overlap_words, notes, period),
             "down": _words(asked["down"], "runs_after", made_up_words, notes, period),

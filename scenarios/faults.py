@@ -79,7 +79,11 @@ class Faults(Scenario):
     parameters = {
         "fault": Parameter("worker", "what goes wrong", tuple(FAULTS)),
         "work": Parameter("sleep:200", "what a task does; long enough to be struck while it runs"),
-        "load_s": Parameter(12.0, "seconds of load; the fault is done after 3 of them", above_zero=True),
+        "load_s": Parameter(
+            12.0,
+            "seconds of load; the fault is done when a task runs after 3 of them",
+            above_zero=True,
+        ),
         "limit_s": Parameter(60.0, "seconds for the drain, beside what is promised", above_zero=True),
     }
     profiles = {
@@ -139,7 +143,13 @@ class Faults(Scenario):
         )
         again_s = patience_s if kind.special else 0.0
         yield Phase("calm", wait="hold", hold_s=max(CALM_S, again_s), supervised=True)
-        yield Phase("burst after", Load(len(before), work=work), supervised=True, patience_s=patience_s)
+        yield Phase(
+            "burst after",
+            Load(len(before), work=work),
+            supervised=True,
+            patience_s=patience_s,
+            limit_s=params["limit_s"] + 3 * len(before) / capacity_hz(before) + patience_s,
+        )
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
         kind = FAULTS[params["fault"]]
@@ -175,26 +185,27 @@ class Faults(Scenario):
         at_ns = int(history.faults[0]["done_ns"])
         yield _standstill(tasks, at_ns)
         waited_ms = ((tasks["start_ns"] - tasks["due_ns"]) / 1e6).astype(float)
-        calm = waited_ms[(tasks["due_ns"] < at_ns - 1e9).to_numpy(bool)].dropna()
-        if not len(calm):
+        calm = waited_ms[(tasks["start_ns"] < at_ns).fillna(False).to_numpy(bool)]
+        after_it = (tasks["due_ns"] > at_ns).to_numpy(bool)
+        if not len(calm) or not after_it.any():
             return
         usual_ms = 2 * float(calm.max()) + 100
-        after_it = (tasks["due_ns"] > at_ns).to_numpy(bool)
         upset = tasks[after_it & ((waited_ms > usual_ms) | waited_ms.isna()).to_numpy(bool)]
         last_ns = int(upset["due_ns"].max()) if len(upset) else at_ns
         note = "not before the load ended" if len(upset) and last_ns == tasks["due_ns"].max() else ""
-        yield Metric("recovered_after", "s", (last_ns - at_ns) / 1e9, len(tasks), note=note)
+        yield Metric("recovered_after", "s", (last_ns - at_ns) / 1e9, int(after_it.sum()), note=note)
 
     def afterwards(self, history: History) -> Iterable[Metric]:
         """What a burst reaches after the fault, over what the same burst reached before."""
         before = [phase.name for phase in history.phases.values() if phase.name.startswith("burst of")]
         after = history.sent("burst after")
+        over = int(((after["ends"] + after["fails"]) > 0).sum())
         try:
             ratio = capacity_hz(after) / capacity_hz(history.sent(before[-1]))
         except CellError as error:
-            yield Metric("throughput_after", "x", 0.0, len(after), note=str(error))
+            yield Metric("throughput_after", "x", 0.0, over, note=str(error))
         else:
-            yield Metric("throughput_after", "x", ratio, len(after))
+            yield Metric("throughput_after", "x", ratio, over)
 
 
 def _standstill(tasks: pd.DataFrame, at_ns: int) -> Metric:

@@ -686,13 +686,13 @@ def test_a_schedule_that_a_process_keeps_is_not_due_before_that_has_started(
 
 
 @pytest.mark.parametrize(
-    ("wall_s", "zone_s", "every_s", "slept_s", "left_s"),
+    ("wall_s", "every_s", "slept_s", "left_s"),
     [
-        (600.0, 0, 60, 0, 60),  # at a turn: that one is over
-        (610.5, 0, 60, 0, 49.5),
-        (658.5, 0, 60, 1.5, 60),  # too soon for what has yet to start
-        (600.0, 5 * 3600 + 1800, 3600, 0, 1200),  # its clock shows 5:40
-        (600.2, 0, 1, 0, 0.8),
+        (600.0, 60, 0, 60),  # at a turn: that one is over
+        (610.5, 60, 0, 49.5),
+        (645.5, 60, 14.5, 60),  # too soon for what has yet to be told
+        (600.0, 3600, 0, 3000),
+        (600.2, 1, 0, 0.8),
     ],
 )
 def test_by_the_wall_clock_a_schedule_is_due_at_its_next_turn(
@@ -700,7 +700,6 @@ def test_by_the_wall_clock_a_schedule_is_due_at_its_next_turn(
     context: Callable[..., contract.Context],
     monkeypatch: pytest.MonkeyPatch,
     wall_s: float,
-    zone_s: int,
     every_s: int,
     slept_s: float,
     left_s: float,
@@ -713,7 +712,6 @@ def test_by_the_wall_clock_a_schedule_is_due_at_its_next_turn(
     monkeypatch.setattr(client, "sleep", slept.append)
     monkeypatch.setattr(client, "time_ns", lambda: round((wall_s + sum(slept)) * SECOND))
     monkeypatch.setattr(client, "monotonic_ns", lambda: round((7.0 + sum(slept)) * SECOND))
-    monkeypatch.setattr(client, "localtime", lambda: time.struct_time(range(9), {"tm_gmtoff": zone_s}))
     client.Client(Kept(context())).register(SCHEDULE | 7, every_s, wall_clock=True)
     (record,) = ledger.read(folder).records
     assert (record["task"], record["kind"]) == (SCHEDULE | 7, Kind.SUBMIT)

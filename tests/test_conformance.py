@@ -216,7 +216,7 @@ def test_a_schedule_ticks(
     if every_s > 1 and not request.config.getoption("--all-variants"):
         pytest.skip("takes minutes: nox -s tests -- --all-variants")
     skip_without_services(variant)
-    ticks, least, most = (Ticks(every_s, 3.1), 2, 3) if every_s > 1 else (Ticks(1.0, 8.2), 3, 8)
+    ticks, least, most = (Ticks(every_s, 3.5), 2, 3) if every_s > 1 else (Ticks(1.0, 8.2), 3, 8)
     result = one_cell(f"{system}:{variant.name}", ticks)
     assert (result.status, result.reason) == (Status.OK, "")
     found = {metric.name: metric.value for metric in result.metrics}
@@ -243,7 +243,8 @@ def test_a_cron_expression_ticks(
     result = one_cell(f"{system}:{variant.name}", discovery.scenarios()["periodic"], params=params)
     assert (result.status, result.reason) == (Status.OK, "")
     found = {metric.name: metric.value for metric in result.metrics}
-    assert (found["ticks_planned"], found["ticks_skipped"], found["ticks_repeated"]) == (2, 0, 0)
+    assert found["ticks_planned"] in (2, 3)  # the first turn may be near or far
+    assert found["ticks_skipped"] == found["ticks_repeated"] == 0
     assert found["tick_delay_p50"] >= 0
 
 

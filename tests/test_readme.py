@@ -25,15 +25,11 @@ def test_there_are_exactly_two_set_up_commands() -> None:
 
 
 def test_every_other_command_works(schedbench: Command) -> None:
-    """As they stand, but that only the first run is calibrated: it takes 25 s each time."""
     assert len(COMMANDS) >= 5
-    calibrated = False
     for line in COMMANDS:
         program, *words = shlex.split(line)
         assert program == "schedbench"
-        runs = words[0] == "run" and "--help" not in words
-        done = schedbench(*words, *(["--no-calibration"] if runs and calibrated else []))
-        calibrated = calibrated or runs
+        done = schedbench(*words)
         assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
 
 

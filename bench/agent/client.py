@@ -13,7 +13,7 @@ import socket
 import sys
 import traceback
 from dataclasses import asdict
-from time import localtime, monotonic_ns, sleep, time_ns
+from time import monotonic_ns, sleep, time_ns
 from typing import Any
 
 from bench.agent import pacer
@@ -21,8 +21,9 @@ from bench.agent.contract import Adapter, Batch, Claims, InProcess, Periodic, co
 from bench.agent.probe import stamp
 from bench.model import Arrival, Kind, Load, Schedule
 
-SOON_NS = 2_000_000_000
-"""What keeps a schedule may take so long to start: a turn of the wall clock that is nearer is let pass."""
+SOON_NS = 20_000_000_000
+"""Until a schedule is known to all that keep it, so long may pass (Airflow loads itself for it, Prefect plans
+runs every 5 s and looks for them every 10 s): a turn of the wall clock that is nearer is let pass."""
 
 LEAD_NS = 20_000_000
 """Between building a paced plan and its first due time; a burst is due at once."""
@@ -46,12 +47,12 @@ def find(module_name: str) -> type[Adapter]:
 
 
 def turn_ns(every_ns: int) -> int:
-    """When the wall clock next shows a multiple of `every_ns` since midnight, by CLOCK_MONOTONIC.
+    """When the wall clock next shows a multiple of `every_ns` since midnight UTC, by CLOCK_MONOTONIC.
 
     A turn that comes too soon is slept through.
     """
     soon_ns = min(SOON_NS, every_ns // 2)
-    while (left_ns := every_ns - (time_ns() + localtime().tm_gmtoff * 10**9) % every_ns) < soon_ns:
+    while (left_ns := every_ns - time_ns() % every_ns) < soon_ns:
         sleep(left_ns / 1e9)
     return monotonic_ns() + left_ns
 
