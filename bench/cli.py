@@ -238,8 +238,8 @@ def doctor(results: Path, as_json: bool) -> None:
     "sets",
     multiple=True,
     metavar="KEY=VALUE",
-    help="A parameter, e.g. latency.rate=20; in containers also services.redis.memory=256m, "
-    "services.redis.cpus=0.5 and net.rtt_ms=2.",
+    help="A parameter, e.g. latency.rate=20, or 20,50 for both; in containers also "
+    "services.redis.memory=256m, services.redis.cpus=0.5 and net.rtt_ms=2.",
 )
 @click.option(
     "--calibration/--no-calibration",

@@ -16,15 +16,19 @@ from bench.scenario import Parameter, Scenario
 PROFILES = ("quick", "standard", "full")
 
 
-def overrides(words: Iterable[str], scenarios: Mapping[str, Scenario]) -> dict[str, dict[str, Any]]:
+Values = Mapping[str, tuple[Any, ...]]
+"""By parameter, the values that take the place of a profile's."""
+
+
+def overrides(words: Iterable[str], scenarios: Mapping[str, Scenario]) -> dict[str, Values]:
     """`--set` words, `PARAMETER=VALUE` or `SCENARIO.PARAMETER=VALUE`, as values by scenario and parameter.
 
-    A bare parameter applies to every scenario that has it.
+    A bare parameter applies to every scenario that has it. Several values are parted by commas.
 
     Raises:
         UsageError: not of that form, an unknown scenario or parameter, or a value of the wrong type.
     """
-    found: dict[str, dict[str, Any]] = {name: {} for name in scenarios}
+    found: dict[str, dict[str, tuple[Any, ...]]] = {name: {} for name in scenarios}
     for word in words:
         key, equals, text = word.partition("=")
         if not equals:
@@ -42,8 +46,9 @@ def overrides(words: Iterable[str], scenarios: Mapping[str, Scenario]) -> dict[s
                 {prefix + known for owner in owners for known in scenarios[owner].parameters},
             )
         for owner in having:
-            found[owner][name] = _typed(key, text, scenarios[owner].parameters[name])
-    return found
+            parameter = scenarios[owner].parameters[name]
+            found[owner][name] = tuple(_typed(key, part, parameter) for part in text.split(","))
+    return {**found}
 
 
 def _typed(key: str, text: str, parameter: Parameter) -> Any:
@@ -95,13 +100,14 @@ def expand(
     profile: str,
     trials: int | None,
     seed: int,
-    sets: Mapping[str, Mapping[str, Any]],
+    sets: Mapping[str, Values],
     named: bool = False,
 ) -> list[Cell]:
     """Every cell of a run, in the order in which to run them: the same for the same arguments.
 
     Heavy variants have fewer where a profile says so, unless the scenarios were `named`.
-    A configuration that several entries of a profile come to, with `sets` applied, is measured once.
+    Where `sets` have several values, there is a cell for each. A configuration that several entries of a
+    profile come to, with `sets` applied, is measured once.
     Each trial of everything comes before the next trial of anything, so that a slow hour of the
     machine falls on all systems alike; within a trial the order is random by `seed`.
     """
@@ -109,8 +115,10 @@ def expand(
     planned: set[tuple[object, ...]] = set()
     for name, scenario in scenarios.items():
         wanted = [(grid, params) for grid in scenario.profiles[profile] for params in grid.params]
-        for (grid, params), (system, variant) in itertools.product(wanted, variants):
-            own = {**params, **sets.get(name, {})}
+        held = sets.get(name, {})
+        chosen = [dict(zip(held, values, strict=True)) for values in itertools.product(*held.values())]
+        for (grid, params), instead, (system, variant) in itertools.product(wanted, chosen, variants):
+            own = {**params, **instead}
             most = grid.trials if named else grid.fewer(variant)
             for trial in range(1, (trials or most if most else 0) + 1):
                 asked = (system.name, variant.name, name, trial, *scenario.values(own).items())

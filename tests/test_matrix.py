@@ -215,7 +215,7 @@ def test_what_set_makes_equal_is_measured_once() -> None:
     ],
 )
 def test_values_have_the_type_of_the_default(word: str, scenario: str, name: str, value: object) -> None:
-    found = matrix.overrides([word], SCENARIOS)[scenario][name]
+    (found,) = matrix.overrides([word], SCENARIOS)[scenario][name]
     assert (found, type(found)) == (value, type(value))
 
 
@@ -227,12 +227,35 @@ def test_a_bare_parameter_goes_to_every_scenario_that_has_it() -> None:
 
 
 def test_the_last_word_counts() -> None:
-    assert matrix.overrides(["tasks=7", "latency.tasks=8"], SCENARIOS)["latency"] == {"tasks": 8}
+    assert matrix.overrides(["tasks=7", "latency.tasks=8"], SCENARIOS)["latency"] == {"tasks": (8,)}
+
+
+def test_of_several_values_each_is_measured_with_each() -> None:
+    sets = ["latency.rate=10,20", "latency.arrival=constant,poisson,constant", "latency.load=0"]
+    asked = [cell for cell in cells(trials=1, sets=sets) if cell.scenario == "latency"]
+    own = [cell.params for cell in asked if cell.system == "reference"]
+    assert sorted((params["rate"], params["arrival"]) for params in own) == [
+        (10.0, "constant"),
+        (10.0, "poisson"),
+        (20.0, "constant"),
+        (20.0, "poisson"),
+    ]
 
 
 @pytest.mark.parametrize(
     "word",
-    ["tasks", "=5", "tasks=", "tasks=1.5", "rate=inf", "rate=-1", "nope=1", "latency.payload=1", "a.b.c=1"],
+    [
+        "tasks",
+        "=5",
+        "tasks=",
+        "tasks=1.5",
+        "rate=inf",
+        "rate=-1",
+        "rate=1,",
+        "nope=1",
+        "latency.payload=1",
+        "a.b.c=1",
+    ],
 )
 def test_bad_words(word: str) -> None:
     with pytest.raises(UsageError):

@@ -49,7 +49,7 @@ HOUR = 3600 * S
     ("text", "seconds"), [("90s", 90), ("10m", 600), ("1h", 3600), ("24h", 86_400), ("1.5h", 5400)]
 )
 def test_a_duration_is_a_number_and_a_unit(text: str, seconds: float) -> None:
-    assert matrix.overrides([f"soak.duration={text}"], {"soak": SOAK}) == {"soak": {"duration": text}}
+    assert matrix.overrides([f"soak.duration={text}"], {"soak": SOAK}) == {"soak": {"duration": (text,)}}
     assert SOAK.seconds(SOAK.values({"duration": text})) == seconds
 
 
