@@ -313,6 +313,13 @@ def _cell(
     if isinstance(environment, SchedbenchError):
         missing = isinstance(environment, Unsupported)
         return Result(Status.UNSUPPORTED if missing else Status.ERROR, str(environment))
+    beside = harness.others()
+
+    def told(phase: str) -> None:
+        doing(phase)
+        if phase:
+            beside.extend(harness.others())
+
     try:
         request = the_plan.request
         result = run_cell(
@@ -323,7 +330,7 @@ def _cell(
             home,
             folder,
             request.slots,
-            doing,
+            told,
             seed=request.seed,
             provision=provision,
         )
@@ -334,7 +341,7 @@ def _cell(
             f"schedbench itself failed: {type(error).__name__}: {error} ({where.name}); see logs/harness.log"
         )
         return Result(Status.ERROR, reason)
-    if harness.others():
+    if beside or harness.others():
         result.metrics = [metric.noted("another schedbench was running") for metric in result.metrics]
     return result
 

@@ -394,6 +394,24 @@ def test_an_interrupted_second_attempt_leaves_the_first_and_is_taken_up_again(
     assert read_run(target.path).info["interrupted"] is False
 
 
+def test_another_harness_during_a_part_of_a_cell_is_told_of_all_its_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Beside(Listening):
+        def doing(self, phase: str) -> None:
+            monkeypatch.setattr(session.harness, "others", lambda: [1] if phase == "idle" else [])
+
+    asked = session.Request(
+        ("reference",), ("memory",), trials=1, slots=2, calibrate=False, sets=("idle_s=0.3",)
+    )
+    plan = session.plan(asked)
+    target = session.begin(plan, tmp_path)
+    assert session.run(plan, target, Beside()) == {Status.OK: 1}
+    metrics = only_cell(target)["metrics"]
+    assert metrics
+    assert all("another schedbench was running" in metric["note"] for metric in metrics)
+
+
 def test_a_cell_beside_busy_processes_is_disturbed_and_marked_also_the_second_time(tmp_path: Path) -> None:
     class Busy(Listening):
         """The processes begin to burn while the first cell runs, after the machine was measured."""
