@@ -25,7 +25,7 @@ PSS: Final = re.compile(r"loaded_pss_part(\d\d)of(\d\d)\.(.+)")
 RATE: Final = "success_rate"
 UNITS: Final = {"s": "s", "m": "min", "h": "h"}
 
-LEGEND_IN: Final = 2.4
+LEGEND_IN: Final = 2.9
 COLUMNS: Final = 3
 PANEL_IN: Final = 2.1
 
