@@ -149,9 +149,10 @@ Drains and latencies show it, as they would in any deployment with the default; 
 the same with 1 s.
 
 A schedule is a DAG of its own with a `timedelta` or a cron expression
-(https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/cron.html), in a file that `airflow dags reserialize` reads at once: the
-DAG processor looks for new files every 300 s (`[dag_processor] refresh_interval`). There is no catching up by
-default: https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dag-run.html#catchup
+(https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/cron.html), in a file that
+`airflow dags reserialize` reads at once: the DAG processor looks for new files every 300 s
+(`[dag_processor] refresh_interval`). There is no catching up by default:
+https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dag-run.html#catchup
 
 On SIGTERM the scheduler waits until its workers have run all that was handed to them.
 """

@@ -118,8 +118,9 @@ advises, what this module imports is passed through: else each workflow would lo
 (https://docs.temporal.io/develop/python/python-sdk-sandbox#passthrough-modules).
 
 Schedules are kept by the server, which starts a workflow at every multiple of whole seconds since 1970, or as
-a cron expression says (https://docs.temporal.io/schedule). By default it skips a start while the one before is running, and makes up
-for what it missed in the last year (https://python.temporal.io/temporalio.client.SchedulePolicy.html).
+a cron expression says (https://docs.temporal.io/schedule). By default it skips a start while the one before is
+running, and makes up for what it missed in the last year
+(https://python.temporal.io/temporalio.client.SchedulePolicy.html).
 """
 
 from __future__ import annotations

@@ -57,9 +57,9 @@ class Strike:
     touched: list[int] = field(default_factory=list)
 
     @property
-    def over(self) -> bool:
-        """Whether nothing more is to be done."""
-        return self.healed_ns > 0
+    def healing(self) -> bool:
+        """Whether it was done and is not healed yet."""
+        return self.done_ns > 0 and not self.healed_ns
 
     def record(self) -> dict[str, Any]:
         """What the record of a cell says of it."""
@@ -90,12 +90,12 @@ class Striker:
         now_s = time.monotonic()
         new = [Strike(fault, now_s + fault.at_s) for fault in faults]
         self.strikes += new
-        self._open = [strike for strike in self._open if strike.done_ns and not strike.over] + new
+        self._open = [strike for strike in self._open if strike.healing] + new
 
     @property
     def healing(self) -> bool:
         """Whether something was done that is not healed yet."""
-        return any(strike.done_ns and not strike.over for strike in self._open)
+        return any(strike.healing for strike in self._open)
 
     def look(self) -> None:
         """Do and heal what is due. What is to strike a task waits until one runs.
@@ -107,7 +107,7 @@ class Striker:
         for strike in self._open:
             if not strike.done_ns and now_s >= strike.at_s:
                 self._do(strike)
-            elif strike.done_ns and not strike.over and now_s >= strike.done_ns / 1e9 + strike.fault.for_s:
+            elif strike.healing and now_s >= strike.done_ns / 1e9 + strike.fault.for_s:
                 self._heal(strike)
 
     def _do(self, strike: Strike) -> None:

@@ -20,7 +20,7 @@ Values = Mapping[str, tuple[Any, ...]]
 """By parameter, the values that take the place of a profile's."""
 
 
-def overrides(words: Iterable[str], scenarios: Mapping[str, Scenario]) -> dict[str, Values]:
+def overrides(words: Iterable[str], scenarios: Mapping[str, Scenario]) -> Mapping[str, Values]:
     """`--set` words, `PARAMETER=VALUE` or `SCENARIO.PARAMETER=VALUE`, as values by scenario and parameter.
 
     A bare parameter applies to every scenario that has it. Several values are parted by commas.
@@ -48,7 +48,7 @@ def overrides(words: Iterable[str], scenarios: Mapping[str, Scenario]) -> dict[s
         for owner in having:
             parameter = scenarios[owner].parameters[name]
             found[owner][name] = tuple(_typed(key, part, parameter) for part in text.split(","))
-    return {**found}
+    return found
 
 
 def _typed(key: str, text: str, parameter: Parameter) -> Any:

@@ -118,9 +118,14 @@ class Faults(Scenario):
         patience_s = max((promise.within_s for promise in variant.promises.values()), default=0.0)
         if not self.scaled(params):
             patience_s = max(patience_s, UNSCALED_S)
+
+        def limit_s(lasts_s: float) -> float:
+            return float(params["limit_s"] + 3 * lasts_s + patience_s)
+
         slots, work, load_s = variant.max_slots or 1, params["work"], params["load_s"]
         before = yield from bursts(variant, work, EXHAUSTED * slots, EXHAUSTED)
-        rate_hz = capacity_hz(before) * (FLOOD if params["fault"] == "flood" else LOAD)
+        before_hz = capacity_hz(before)
+        rate_hz = before_hz * (FLOOD if params["fault"] == "flood" else LOAD)
         special = {SPECIAL: kind.special} if kind.special else {}
         if params["fault"] == "pool":
             special = dict.fromkeys(range(EXHAUSTED * slots), f"sleep:{LONG_MS}")
@@ -139,7 +144,7 @@ class Faults(Scenario):
             supervised=True,
             faults=kind.done,
             patience_s=patience_s,
-            limit_s=params["limit_s"] + 3 * load.n / rate_hz + patience_s,
+            limit_s=limit_s(load.n / rate_hz),
         )
         again_s = patience_s if kind.special else 0.0
         yield Phase("calm", wait="hold", hold_s=max(CALM_S, again_s), supervised=True)
@@ -148,7 +153,7 @@ class Faults(Scenario):
             Load(len(before), work=work),
             supervised=True,
             patience_s=patience_s,
-            limit_s=params["limit_s"] + 3 * len(before) / capacity_hz(before) + patience_s,
+            limit_s=limit_s(len(before) / before_hz),
         )
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:

@@ -113,15 +113,15 @@ class Periodic(Scenario):
     }
 
     def unsupported(self, system: System, variant: Variant, params: Mapping[str, Any]) -> str:
-        if why := no_schedule(system, variant, params["every_s"], cron=params["trigger"] == "cron"):
+        cron = params["trigger"] == "cron"
+        if why := no_schedule(system, variant, params["every_s"], cron=cron):
             return why
-        if params["trigger"] == "cron" and variant.batch:
-            return BATCHES  # its schedules are those of the other variant
-        if params["trigger"] == "cron" and (params["what"] != "accuracy" or params["load"]):
+        if cron and (params["what"] != "accuracy" or params["load"]):
             return "of a cron expression, accuracy without a load is all that is asked"
         if params["load"] and not system.takes_tasks:
             return "it runs nothing but schedules: there is no load beside them"
-        return BATCHES if params["load"] and variant.batch else ""
+        # A cron schedule of a batch variant is that of the other variant.
+        return BATCHES if variant.batch and (cron or params["load"]) else ""
 
     def seconds(self, params: Mapping[str, Any]) -> float:
         ticks = {

@@ -197,14 +197,13 @@ def ticking(system: System) -> Variant:
     return discovery.select([system.name], discovery.systems())[0][1]
 
 
-PERIODIC = [
-    pytest.param(system.name, ticking(system), id=system.name)
-    for system in discovery.systems().values()
-    if "periodic" in system.capabilities
-]
+def having(capability: str) -> list[Any]:
+    """Each system with a capability, and its first default variant."""
+    systems = [system for system in discovery.systems().values() if capability in system.capabilities]
+    return [pytest.param(system.name, ticking(system), id=system.name) for system in systems]
 
 
-@pytest.mark.parametrize(("system", "variant"), PERIODIC)
+@pytest.mark.parametrize(("system", "variant"), having("periodic"))
 def test_a_schedule_ticks(
     system: str, variant: Variant, one_cell: OneCell, request: pytest.FixtureRequest
 ) -> None:
@@ -225,14 +224,7 @@ def test_a_schedule_ticks(
     assert found["overlapped"] == 0
 
 
-@pytest.mark.parametrize(
-    ("system", "variant"),
-    [
-        pytest.param(system.name, ticking(system), id=system.name)
-        for system in discovery.systems().values()
-        if "cron" in system.capabilities
-    ],
-)
+@pytest.mark.parametrize(("system", "variant"), having("cron"))
 def test_a_cron_expression_ticks(
     system: str, variant: Variant, one_cell: OneCell, request: pytest.FixtureRequest
 ) -> None:
