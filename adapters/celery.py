@@ -44,7 +44,7 @@
 # settle_s = 10
 #
 # [tool.schedbench.variants.redis.scaled]
-# broker_transport_options = [{ visibility_timeout = 10, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 10 s, looked at every 1 s; not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
+# broker_transport_options = [{ visibility_timeout = 10, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 10 s, looked at every 1 s, not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
 #
 # [tool.schedbench.variants.redis-threads]
 # summary = "thread pool, one thread per slot in one process; acknowledged before it runs; no result backend"
@@ -66,7 +66,7 @@
 # poison = ["lost", "kills the whole worker; the task was acknowledged, so it is not run again", 0, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-acks-late"]
 #
 # [tool.schedbench.variants.redis-threads.scaled]
-# broker_transport_options = [{ visibility_timeout = 10, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 10 s, looked at every 1 s; not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
+# broker_transport_options = [{ visibility_timeout = 10, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 10 s, looked at every 1 s, not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
 #
 # [tool.schedbench.variants.redis-acks-late]
 # summary = "prefork pool; acknowledged after it ran, put back when its child dies; no result backend"
@@ -91,7 +91,7 @@
 # poison = ["redelivered", "loops for ever: `can cause message loops`", 5, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-reject-on-worker-lost"]
 #
 # [tool.schedbench.variants.redis-acks-late.scaled]
-# broker_transport_options = [{ visibility_timeout = 10, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 10 s, looked at every 1 s; not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
+# broker_transport_options = [{ visibility_timeout = 10, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 10 s, looked at every 1 s, not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
 #
 # [tool.schedbench.variants.redis-results]
 # summary = "prefork pool; acknowledged before it runs; results kept in the same Redis"
@@ -111,7 +111,7 @@
 # task-process = ["failed", "WorkerLostError: FAILURE in the result backend", 0, "https://docs.celeryq.dev/en/stable/userguide/tasks.html"]
 #
 # [tool.schedbench.variants.redis-results.scaled]
-# broker_transport_options = [{ visibility_timeout = 10, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 10 s, looked at every 1 s; not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
+# broker_transport_options = [{ visibility_timeout = 10, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 10 s, looked at every 1 s, not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
 #
 # [tool.schedbench.variants.redis-polls-table]
 # summary = "as redis; beat has a task look into a table for schedules that are due, every second for a minute"
@@ -123,7 +123,7 @@
 # settings = { poll_s = 1 }
 #
 # [tool.schedbench.variants.redis-polls-table.scaled]
-# broker_transport_options = [{ visibility_timeout = 10, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 10 s, looked at every 1 s; not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
+# broker_transport_options = [{ visibility_timeout = 10, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 10 s, looked at every 1 s, not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
 #
 # [tool.schedbench.variants.redis-polls-table.changed]
 # beat_schedule = ["polls a SQLite table every second", "schedules that users edit; its minute, scaled", "https://docs.celeryq.dev/en/stable/userguide/periodic-tasks.html#using-custom-scheduler-classes"]

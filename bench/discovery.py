@@ -180,9 +180,9 @@ def _promise(place: str, table: Mapping[str, object], key: str) -> Promise:
 
 def _scaled(place: str, table: Mapping[str, object], key: str) -> Scaled:
     match table[key]:
-        case [value, str(words), str(link)] if link.startswith("https://"):
+        case [value, str(words), str(link)] if link.startswith("https://") and "; " not in words:
             return Scaled(value, words, link)
-    raise UsageError(f"{place}: {key} must be [value, words, link], got {table[key]!r}")
+    raise UsageError(f"{place}: {key} must be [value, words without '; ', link], got {table[key]!r}")
 
 
 @dataclasses.dataclass(frozen=True)

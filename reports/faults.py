@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any, Final
 
 from bench.model import FAULTS, UNSERIALISABLE, Promise, Status
 from bench.store import Run
 from reports import marks
 from reports.marks import Mark
-from reports.measured import Subject, parameters, subjects
-from reports.tables import NONE, Column, Entry, Group, Table, number
+from reports.measured import Measured, Subject, measured, parameters
+from reports.tables import NONE, Column, Entry, Footnotes, Group, Table, interval_text
 
 SCENARIO: Final = "faults"
 
@@ -36,7 +35,7 @@ TIMES: Final = {
     "recovered_after": "Late until, s",
     "throughput_after": "Throughput after",
 }
-"""Figures of which the median of the trials is shown."""
+"""Figures of which the median of the trials is shown, with its interval where there are several."""
 
 GUARANTEES: Final = {
     "at-most-once": "none runs twice",
@@ -74,6 +73,9 @@ ALLOWED: Final[Mapping[str, frozenset[str] | None]] = {
 }
 """What a kind of promise, or a guarantee, leaves open; None for everything."""
 
+NAMED: Final = "tasks "
+"""So begins the remark that names the tasks behind a count."""
+
 FEW: Final = 10
 """A figure that rests on fewer tasks has their number under it."""
 
@@ -100,8 +102,9 @@ LEAD: Final = (
     "Twice: it ran again although it had ended or still ran. Ran again: after its first run had vanished or "
     "failed. Late: it began more than 5 s after it was due. Standstill is the longest time without any start "
     "from the fault on; late until says how long after the fault the last task was due that waited unusually "
-    "long; throughput after is that of a burst after healing over that of the same burst before. A trial in "
-    "which more went wrong than was promised breaks it for all."
+    "long; throughput after is that of a burst after healing over that of the same burst before. These are "
+    "medians of the trials, with the interval over them. A trial in which more went wrong than was promised "
+    "breaks it for all."
 )
 MATRIX_LEAD: Final = (
     "Kept or broken is judged by what the vendor says becomes of struck tasks, else by the guarantee "
@@ -121,10 +124,9 @@ PARTS: Final = {
 
 @dataclass
 class Trial:
-    """What was observed in one trial that ended ok: counts, the figures of `TIMES` and of how many tasks."""
+    """What was observed in one trial that ended ok; of `TIMES`, only of how many tasks each figure is."""
 
     counts: dict[str, int] = field(default_factory=dict)
-    times: dict[str, float] = field(default_factory=dict)
     tasks: dict[str, int] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
 
@@ -152,7 +154,10 @@ class Trial:
 
 @dataclass
 class Seen:
-    """What was observed of one variant and fault: the trials that ended ok, and why others did not."""
+    """What was observed of one variant and fault: the trials that ended ok, and why others did not.
+
+    `figures` are those of `TIMES` over the trials; `remarks` is what is said of every figure of its cells.
+    """
 
     subject: Subject
     fault: str
@@ -160,6 +165,8 @@ class Seen:
     trials: dict[str, Trial] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     unsupported: str = ""
+    figures: dict[str, Measured] = field(default_factory=dict)
+    remarks: str = ""
 
     @property
     def kind(self) -> str:
@@ -198,11 +205,6 @@ class Seen:
         """A count, summed over the trials."""
         return sum(trial.counts.get(metric, 0) for trial in self.trials.values())
 
-    def time(self, metric: str) -> float | None:
-        """The median of a figure over the trials that have it."""
-        found = [trial.times[metric] for trial in self.trials.values() if metric in trial.times]
-        return median(found) if found else None
-
     def few(self, metric: str) -> str:
         """On how many tasks a figure rests in a trial, where those are few."""
         found = [trial.tasks[metric] for trial in self.trials.values() if metric in trial.tasks]
@@ -216,13 +218,19 @@ class Seen:
 
 def observed(run: Run) -> list[Seen]:
     """Every variant and fault of a run, in the order of systems, variants and `FAULTS`."""
-    about = subjects(run)
-    own = run.summary[(run.summary["scenario"] == SCENARIO) & (run.summary["trial"] != "")]
     found: dict[tuple[str, str, str], Seen] = {}
+    for figure in measured(run):
+        if figure.scenario != SCENARIO:
+            continue
+        key = (*figure.subject.key, _fault(figure.params_text))
+        seen = found.setdefault(key, Seen(figure.subject, key[2], _promise(run, *key)))
+        if figure.metric in TIMES:
+            seen.figures[figure.metric] = figure
+        elif figure.metric == "struck":
+            seen.remarks = "; ".join(_common(figure.reason))
+    own = run.summary[(run.summary["scenario"] == SCENARIO) & (run.summary["trial"] != "")]
     for row in own.to_dict("records"):
-        fault = str(parameters(str(row["params"])).get("fault", "worker"))
-        key = (str(row["system"]), str(row["variant"]), fault)
-        seen = found.setdefault(key, Seen(about[key[:2]], fault, _promise(run, *key)))
+        seen = found[str(row["system"]), str(row["variant"]), _fault(str(row["params"]))]
         number, reason = str(row["trial"]), str(row["reason"])
         if row["status"] == Status.UNSUPPORTED:
             seen.unsupported = reason
@@ -239,13 +247,26 @@ def observed(run: Run) -> list[Seen]:
     )
 
 
+def _fault(params: str) -> str:
+    return str(parameters(params).get("fault", "worker"))
+
+
+def _common(reason: str) -> list[str]:
+    """Those of the remarks on a count that are of its cells, and not of this count or of few trials."""
+    return [
+        remark
+        for remark in marks.remarks(reason)
+        if not remark.startswith(NAMED) and marks.mark_of(remark) not in marks.FIRST_LOOK
+    ]
+
+
 def _add(trial: Trial, row: Mapping[Hashable, Any]) -> None:
-    metric, value, reason = str(row["metric"]), float(row["value"]), str(row["reason"])
+    metric, reason = str(row["metric"]), str(row["reason"])
     if metric in TIMES:
-        trial.times[metric], trial.tasks[metric] = value, int(row["n"])
+        trial.tasks[metric] = int(row["n"])
     elif metric in COUNTS or metric.startswith("special_"):
-        trial.counts[metric] = int(value)
-        if named := next((part for part in reason.split("; ") if part.startswith("tasks ")), ""):
+        trial.counts[metric] = int(row["value"])
+        if named := next((part for part in marks.remarks(reason) if part.startswith(NAMED)), ""):
             trial.ids[metric] = named
 
 
@@ -277,43 +298,51 @@ def _matrix(part: str, rows: Sequence[Seen]) -> Table:
     for row in rows:
         if row.trials or row.failed:
             by_variant.setdefault(row.subject.key, {})[row.fault] = row
-    shown = []
+    shown, notes = [], Footnotes()
     for own in by_variant.values():
         subject = next(iter(own.values())).subject
         head = Entry(subject.title, subject.variant), Entry(subject.guarantee)
-        shown.append((*head, *(_cell(own.get(fault)) for fault in faults)))
+        shown.append((*head, *(_cell(own.get(fault), notes) for fault in faults)))
     columns = (Column("System"), Column("Guarantee"), *(Column(fault) for fault in faults))
-    records = tuple(_record(row) for row in rows)
-    return Table(
-        f"faults-{part}", PARTS[part][0], MATRIX_LEAD, columns, (Group("", tuple(shown)),), (), records
-    )
+    records, groups = tuple(_record(row) for row in rows), (Group("", tuple(shown)),)
+    texts, legend = tuple(notes.texts), notes.legend
+    return Table(f"faults-{part}", PARTS[part][0], MATRIX_LEAD, columns, groups, texts, records, legend)
 
 
-def _cell(row: Seen | None) -> Entry:
+def _cell(row: Seen | None, notes: Footnotes) -> Entry:
     if row is None:
         return Entry(NONE)
     if not row.trials:
         return Entry("did not end ok", tone="unclear")
     seen = [f"{row.count(name)} {word}" for name, word in NOTABLE.items() if row.count(name)]
     seen += [f"{len(row.failed)} trials did not end ok"] if row.failed else []
-    return Entry(row.verdict, f"{row.short}: {', '.join(seen) or 'none harmed'}", tone=TONES[row.verdict])
+    return _verdict(row, f"{row.short}: {', '.join(seen) or 'none harmed'}", notes)
+
+
+def _verdict(row: Seen, sub: str, notes: Footnotes) -> Entry:
+    """The verdict with what is said of all that it rests on."""
+    notes.reasons.append(row.remarks)
+    found = marks.marks(row.remarks)
+    return Entry(row.verdict, sub, notes.of(row.remarks), TONES[row.verdict], found)
 
 
 def _details(rows: Sequence[Seen]) -> Table:
     groups: dict[str, list[tuple[Entry, ...]]] = {}
+    notes = Footnotes()
     for row in rows:
         if row.trials or row.failed:
             head = f"{row.subject.title} {row.subject.variant} ({row.subject.guarantee})"
-            groups.setdefault(head, []).append(_detail(row))
+            groups.setdefault(head, []).append(_detail(row, notes))
     labels = ["Fault", "Promised", *COUNTS.values(), *TIMES.values(), "Trials", "Verdict"]
     numeric = {*COUNTS.values(), *TIMES.values(), "Trials"}
     columns = tuple(Column(label, label in numeric) for label in labels)
     shown = tuple(Group(title, tuple(own)) for title, own in groups.items())
     records = tuple(_record(row) for row in rows)
-    return Table("faults", "Every fault", LEAD, columns, shown, (), records, folded="Every fault in full")
+    folded, texts, legend = "Every fault in full", tuple(notes.texts), notes.legend
+    return Table("faults", "Every fault", LEAD, columns, shown, texts, records, legend, folded=folded)
 
 
-def _detail(row: Seen) -> tuple[Entry, ...]:
+def _detail(row: Seen, notes: Footnotes) -> tuple[Entry, ...]:
     link = row.promise.link if row.promise else ""
     head = Entry(row.fault, FAULTS[row.fault].words), Entry(row.promised or NONE, link=link)
     why = "; ".join(dict.fromkeys(row.failed.values()))
@@ -321,13 +350,20 @@ def _detail(row: Seen) -> tuple[Entry, ...]:
         blanks = [Entry(NONE)] * (len(COUNTS) + len(TIMES))
         return (*head, *blanks, Entry(row.trials_text), Entry("did not end ok", why, tone="unclear"))
     counts = [Entry(str(row.count(name)), row.ids(name)) for name in COUNTS]
-    times = [
-        Entry(NONE if (found := row.time(name)) is None else number(found), row.few(name)) for name in TIMES
-    ]
-    return (*head, *counts, *times, Entry(row.trials_text), Entry(row.verdict, why, tone=TONES[row.verdict]))
+    times = [_time(row, name, notes) for name in TIMES]
+    return (*head, *counts, *times, Entry(row.trials_text), _verdict(row, why, notes))
+
+
+def _time(row: Seen, metric: str, notes: Footnotes) -> Entry:
+    """The median of the trials; below it the interval, and of how few tasks it is."""
+    if (figure := row.figures.get(metric)) is None:
+        return Entry(NONE)
+    ends = interval_text(figure.interval)
+    return notes.beside(figure, sub="; ".join(filter(None, ("" if ends == NONE else ends, row.few(metric)))))
 
 
 def _record(row: Seen) -> dict[str, Any]:
+    why = [row.unsupported, *row.failed.values(), row.remarks]
     return {
         "system": row.subject.system,
         "variant": row.subject.variant,
@@ -336,9 +372,17 @@ def _record(row: Seen) -> dict[str, Any]:
         "promised": row.promised,
         "link": row.promise.link if row.promise else "",
         **{name: row.count(name) for name in (*COUNTS, "special_attempts", "special_refused")},
-        **{name: row.time(name) for name in TIMES},
+        **{key: value for name in TIMES for key, value in _ends(name, row.figures.get(name)).items()},
         "trials": row.trials_text,
         "verdict": row.verdict,
         "ids": ". ".join(f"{name}: {ids}" for name in COUNTS if (ids := row.ids(name))),
-        "reason": row.unsupported or "; ".join(dict.fromkeys(row.failed.values())),
+        "marks": marks.words(row.remarks),
+        "reason": "; ".join(dict.fromkeys(filter(None, why))),
     }
+
+
+def _ends(name: str, figure: Measured | None) -> dict[str, float | None]:
+    """A figure and the ends of its interval, as columns of a CSV file."""
+    found = figure.interval if figure else None
+    value, low, high = (found.value, found.low, found.high) if found else (None, None, None)
+    return {name: value, f"{name}_ci_low": low, f"{name}_ci_high": high}

@@ -19,7 +19,7 @@ from bench.services import Provision
 from tests.conftest import OneCell
 from tests.loopback import Seen, loopback_only
 
-TASKS, HEAVY_TASKS = 20, 2
+TASKS, HEAVY_TASKS = 20, 1
 SLOW_S = 60.0
 """Variants that may take longer to come up, and are no default, are run only with `--all-variants`."""
 

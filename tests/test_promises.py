@@ -8,8 +8,10 @@ import pytest
 
 from bench import discovery
 from bench.errors import UsageError
-from bench.model import FAULTS, PROMISES, Promise
-from reports.faults import ALLOWED, FEW, PARTS, SHORT, Seen, Trial, _part
+from bench.model import FAULTS, PROMISES, Cell, Metric, Promise, Status
+from bench.store import create, read_run
+from reports.faults import ALLOWED, FEW, PARTS, SHORT, Seen, Trial, _part, tables
+from reports.marks import Mark
 from reports.measured import Subject
 
 LINK = "https://example.org/"
@@ -135,6 +137,17 @@ def test_a_promise_that_says_nothing_is_refused(tmp_path: Path, line: str, words
     assert words in str(caught.value)
 
 
+def test_words_of_a_shorter_constant_are_one_remark(tmp_path: Path) -> None:
+    text = (Path(__file__).parent / "example_adapter.py").read_text()
+    table = f'# [tool.schedbench.scaled]\n# timeout = [1, "1 s; not 60 s", "{LINK}"]\n#\n'
+    path = tmp_path / "spool.py"
+    path.write_text(
+        text.replace("# [tool.schedbench.variants.poll]", table + "# [tool.schedbench.variants.poll]")
+    )
+    with pytest.raises(UsageError, match="words without '; '"):
+        discovery.load(path)
+
+
 def test_every_fault_stands_in_one_matrix() -> None:
     parts = {fault: _part(fault) for fault in FAULTS}
     assert {parts[fault] for fault in ("worker", "task-process", "server-pause")} == {"processes"}
@@ -145,3 +158,37 @@ def test_every_fault_stands_in_one_matrix() -> None:
 
 def test_verdicts_know_every_promise_and_guarantee() -> None:
     assert ALLOWED.keys() == SHORT.keys() == {*PROMISES, *discovery.GUARANTEES}
+
+
+def test_figures_have_the_interval_over_the_trials_and_everything_its_doubts(tmp_path: Path) -> None:
+    systems = {
+        "rq": {"title": "RQ", "variants": {"redis": {"guarantee": "at-most-once"}}, "default": ["redis"]}
+    }
+    made = create(tmp_path / "results", {"systems": systems, "trials": 3, "slots": 2})
+    shorter = "visibility is 10 s, not 3600 s"
+    for trial, (lost, standstill) in enumerate(((0, 2.0), (1, 4.0), (0, 3.0)), 1):
+        note = f"{shorter}; machine disturbed: a burn took twice its time" if trial == 3 else shorter
+        metrics = [
+            Metric("struck", "count", 1.0, 60, note=f"tasks {trial}; {note}"),
+            Metric("fault_lost", "count", float(lost), 60, note=f"tasks 7; {note}" if lost else note),
+            Metric("standstill", "s", standstill, 60, note=note),
+            Metric("throughput_after", "x", 1.0, 8, note=note),
+        ]
+        made.write_cell(Cell("rq", "redis", "faults", {"fault": "worker"}, trial), Status.OK, "", metrics, {})
+    made.write_summary()
+
+    *matrices, full = tables(read_run(made.path))
+    headings = [column.label for column in full.columns]
+    row = dict(zip(headings, full.groups[0].rows[0], strict=True))
+    assert (row["Struck"].text, row["Lost"].text, row["Lost"].sub) == ("3", "1", "trial 2: tasks 7")
+    assert (row["Standstill, s"].text, row["Standstill, s"].sub) == ("3.00", "2.00\N{EN DASH}4.00")
+    assert row["Standstill, s"].marks == (Mark.DISTURBED, Mark.FEW_TRIALS)
+    assert row["Throughput after"].sub == "1.00\N{EN DASH}1.00; 8 tasks"
+    assert (row["Verdict"].text, row["Verdict"].marks) == ("kept", (Mark.DISTURBED,))
+    assert [full.notes[number - 1] for number in row["Verdict"].notes] == [
+        shorter,
+        "machine disturbed (1 of 3 trials)",
+    ]
+    assert full.records[0]["standstill_ci_high"] == 4.0
+    verdict = next(matrix for matrix in matrices if not matrix.empty).groups[0].rows[0][-1]
+    assert (verdict.dagger, verdict.about, len(verdict.notes)) == (True, False, 2)
