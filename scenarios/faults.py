@@ -36,6 +36,7 @@ from bench.scenario import (
     Variant,
     bursts,
     capacity_hz,
+    speedup,
 )
 
 UNSCALED_S: Final = 75.0
@@ -206,11 +207,11 @@ class Faults(Scenario):
         after = history.sent("burst after")
         over = int(((after["ends"] + after["fails"]) > 0).sum())
         try:
-            ratio = capacity_hz(after) / capacity_hz(history.sent(before[-1]))
+            found = speedup(after, history.sent(before[-1]))
         except CellError as error:
             yield Metric("throughput_after", "x", 0.0, over, note=str(error))
         else:
-            yield Metric("throughput_after", "x", ratio, over)
+            yield Metric("throughput_after", "x", found.value, over, found.low, found.high)
 
 
 def _standstill(tasks: pd.DataFrame, at_ns: int) -> Metric:

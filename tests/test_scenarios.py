@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -27,6 +28,7 @@ from bench.scenario import (
     idling,
     quantiles,
     rate_hz,
+    speedup,
     steady_hz,
 )
 from scenarios import capacity, memory
@@ -911,6 +913,28 @@ def test_a_body_that_raised_took_its_time_as_well() -> None:
     events = [task(1, i, start=0, end=SECOND) for i in range(2)]
     events += [[*task(1, i, start=0), (1, i, Kind.FAIL, 2 * SECOND, 0)] for i in (2, 3)]
     assert capacity_hz(history(load(5), [*events, task(1, 4, start=0)]).tasks) == 2.0
+
+
+def in_slots(rounds_ns: Sequence[int], slots: int = 2) -> pd.DataFrame:
+    """Tasks in rounds of so many at once, each as long as given."""
+    edges = [sum(rounds_ns[:i]) for i in range(len(rounds_ns) + 1)]
+    spans = [span for span in itertools.pairwise(edges) for _ in range(slots)]
+    events = [task(1, i, start=start, end=end) for i, (start, end) in enumerate(spans)]
+    return history(load(len(spans)), events).tasks
+
+
+def test_how_much_faster_one_burst_is_than_another_has_the_interval_of_their_rounds() -> None:
+    """Slots that end together are one round, and the first round is left out: it may hold a start."""
+    found = speedup(in_slots([SECOND] * 5), in_slots([9 * SECOND] + [2 * SECOND] * 4))
+    assert (found.value, found.low, found.high, found.n) == (exactly(2), exactly(2), exactly(2), 4)
+    after, before = [SECOND, 2 * SECOND, 4 * SECOND, 6 * SECOND], [SECOND, SECOND, 2 * SECOND, 3 * SECOND]
+    rounds = stats.mean_ratio_interval([1, 2, 3], [2, 4, 6])
+    found = speedup(in_slots(after), in_slots(before))
+    assert (found.value, found.low, found.high) == (0.5, exactly(rounds.low), exactly(rounds.high))
+    one = speedup(in_slots([SECOND] * 2), in_slots([SECOND] * 2))
+    assert (one.value, one.low) == (1.0, None)
+    with pytest.raises(CellError, match="no capacity to be seen"):
+        speedup(in_slots([SECOND], slots=1), in_slots([SECOND] * 4))
 
 
 def test_a_phase_has_its_own_tasks_but_for_its_warm_up() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,6 +120,33 @@ def test_the_ratio_of_medians_ignores_one_outlier() -> None:
     assert (interval.value, interval.low, interval.high) == (3, 3, 3)
 
 
+def test_a_ratio_of_means_is_worked_by_hand() -> None:
+    # Means 2 and 4; variances of the means over the squares of the means 1/3/4 and 4/3/16: together 1/6.
+    interval = stats.mean_ratio_interval([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
+    far = math.exp(2.7764451 * math.sqrt(1 / 6))  # t of 4 degrees of freedom: both sides are alike
+    assert interval.value == pytest.approx(0.5)
+    assert (interval.low, interval.high) == (pytest.approx(0.5 / far), pytest.approx(0.5 * far))
+    assert stats.mean_ratio_interval([2.0] * 3, [1.0] * 4) == stats.Interval(2.0, 2.0, 2.0, 3, 0.95)
+    assert stats.mean_ratio_interval([2.0], [1.0] * 4) == stats.Interval(2.0, None, None, 1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("n", "draw", "least"),
+    [
+        (4, lambda rng, n: rng.normal(1, 0.1, n), 0.94),
+        (9, lambda rng, n: rng.exponential(1, n), 0.91),
+        (9, lambda rng, n: np.where(rng.random(n) < 0.2, 5.0, 0.5), 0.8),
+    ],
+)
+def test_a_ratio_of_means_is_held_by_its_interval(n: int, draw: Any, least: float) -> None:
+    rng = np.random.default_rng(1)
+    held = 0
+    for _ in range(1000):
+        found = stats.mean_ratio_interval(draw(rng, n), draw(rng, n))
+        held += found.low <= 1 <= found.high
+    assert held / 1000 > least
+
+
 def test_equal_samples_have_the_ratio_one_without_width() -> None:
     interval = stats.ratio_interval([4.0] * 6, [4.0] * 6, seed=0)
     assert (interval.value, interval.low, interval.high) == (1, 1, 1)
@@ -141,6 +169,8 @@ def test_the_rank_test_of_separated_and_of_equal_samples() -> None:
         lambda: stats.proportion_interval(3, 2),
         lambda: stats.ratio_interval([1.0, 2.0], [0.0, 1.0], seed=0),
         lambda: stats.ratio_interval([], [1.0], seed=0),
+        lambda: stats.mean_ratio_interval([1.0, 0.0], [1.0, 2.0]),
+        lambda: stats.mean_ratio_interval([1.0, 2.0], []),
         lambda: stats.rank_test([1.0], []),
     ],
 )
