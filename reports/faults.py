@@ -112,7 +112,7 @@ MATRIX_LEAD: Final = (
     "promised, and what was seen. Not struck: no task ran when the fault was done. Unclear: no trial broke "
     "it, but some did not end ok."
 )
-
+AS_ABOVE: Final = "Read as the table above."
 
 PARTS: Final = {
     "processes": ("When a process dies or stands still: promised and observed", ("task", "worker", "server")),
@@ -282,7 +282,11 @@ def tables(run: Run) -> list[Table]:
     by_part: dict[str, list[Seen]] = {part: [] for part in PARTS}
     for row in rows:
         by_part[_part(row.fault)].append(row)
-    return [*(_matrix(part, own) for part, own in by_part.items()), _details(rows)]
+    lead, matrices = MATRIX_LEAD, []
+    for part, own in by_part.items():
+        matrices.append(_matrix(part, own, lead))
+        lead = lead if matrices[-1].empty else AS_ABOVE
+    return [*matrices, _details(rows)]
 
 
 def _part(fault: str) -> str:
@@ -292,7 +296,7 @@ def _part(fault: str) -> str:
     return next((part for part, (_, aims) in PARTS.items() if aims and done[0].aim in aims), "services")
 
 
-def _matrix(part: str, rows: Sequence[Seen]) -> Table:
+def _matrix(part: str, rows: Sequence[Seen], lead: str) -> Table:
     faults = [fault for fault in FAULTS if any(row.fault == fault and row.trials for row in rows)]
     by_variant: dict[tuple[str, str], dict[str, Seen]] = {}
     for row in rows:
@@ -306,7 +310,7 @@ def _matrix(part: str, rows: Sequence[Seen]) -> Table:
     columns = (Column("System"), Column("Guarantee"), *(Column(fault) for fault in faults))
     records, groups = tuple(_record(row) for row in rows), (Group("", tuple(shown)),)
     texts, legend = tuple(notes.texts), notes.legend
-    return Table(f"faults-{part}", PARTS[part][0], MATRIX_LEAD, columns, groups, texts, records, legend)
+    return Table(f"faults-{part}", PARTS[part][0], lead, columns, groups, texts, records, legend)
 
 
 def _cell(row: Seen | None, notes: Footnotes) -> Entry:
@@ -315,7 +319,7 @@ def _cell(row: Seen | None, notes: Footnotes) -> Entry:
     if not row.trials:
         return Entry("did not end ok", tone="unclear")
     seen = [f"{row.count(name)} {word}" for name, word in NOTABLE.items() if row.count(name)]
-    seen += [f"{len(row.failed)} trials did not end ok"] if row.failed else []
+    seen += [f"{len(row.failed)} of {len(row.trials) + len(row.failed)} trials not ok"] if row.failed else []
     return _verdict(row, f"{row.short}: {', '.join(seen) or 'none harmed'}", notes)
 
 

@@ -26,8 +26,10 @@ from reports.texts import HOW_TO_READ
 
 TONES = {"below": "yellow", "within": "green", "above": "yellow", "unclear": "dim", "absent": "dim"}
 
-
-SHORT = ("soak", "fates", "ticks", "failures", "calibration")
+SHORT = (
+    "soak", "faults-processes", "faults-services", "faults-tasks", "periodic", "replicas", "knees",
+    "fates", "ticks", "failures", "calibration",
+)  # fmt: skip
 """Of the further tables, those that the terminal shows; the others are in every file."""
 
 
@@ -61,8 +63,9 @@ def report(run_path: Path, formats: set[str], out: Path, console: Console) -> li
 
 
 def excerpt(run: Run, key: str) -> str:
-    """One survey table of a run (`throughput`, `memory`, `latency`, `cpu`, `components`) as Markdown."""
-    table = next(survey_table(section) for section in sections(run) if section.key == key)
+    """One table of a run as Markdown: of the survey (`throughput`) or another (`faults-processes`)."""
+    survey = (survey_table(section) for section in sections(run))
+    table = next(table for table in (*survey, *further_tables(run)) if table.key == key)
     head = f"{table.title} of {subtitle(run)}. {table.lead}"
     return "\n".join([head, "", *_markdown_table(table)])
 

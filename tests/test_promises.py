@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from bench import discovery
 from bench.errors import UsageError
@@ -13,6 +15,7 @@ from bench.store import create, read_run
 from reports.faults import ALLOWED, FEW, PARTS, SHORT, Seen, Trial, _part, tables
 from reports.marks import Mark
 from reports.measured import Subject
+from reports.render import excerpt, report
 
 LINK = "https://example.org/"
 CLEAN = {"struck": 1, "fault_lost": 0, "fault_duplicated": 0, "fault_rerun": 0, "fault_failed": 0}
@@ -191,3 +194,9 @@ def test_figures_have_the_interval_over_the_trials_and_everything_its_doubts(tmp
     assert full.records[0]["standstill_ci_high"] == 4.0
     verdict = next(matrix for matrix in matrices if not matrix.empty).groups[0].rows[0][-1]
     assert (verdict.dagger, verdict.about, len(verdict.notes)) == (True, False, 2)
+
+    shown = io.StringIO()  # at the end of a run, the terminal has the verdicts
+    report(made.path, {"terminal"}, tmp_path / "report", Console(file=shown, width=120))
+    assert "promised and observed" in shown.getvalue()
+    assert "kept \N{DAGGER} [1,2] (never twice: 1 lost)" in shown.getvalue()
+    assert shorter in excerpt(read_run(made.path), "faults-processes")

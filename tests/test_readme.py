@@ -37,10 +37,10 @@ def test_the_ci_script_calls_the_second_one() -> None:
     assert "README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("key", re.findall(r"<!-- reference:(\w+) -->", README))
-def test_its_tables_are_those_of_the_committed_run(key: str) -> None:
-    shown = README.split(f"<!-- reference:{key} -->\n")[1].split(f"<!-- /reference:{key} -->")[0]
-    assert shown == excerpt(read_run(ROOT / "results" / "reference"), key)
+@pytest.mark.parametrize(("run", "key"), re.findall(r"<!-- (\w+):([\w-]+) -->", README))
+def test_its_tables_are_those_of_a_committed_run(run: str, key: str) -> None:
+    shown = README.split(f"<!-- {run}:{key} -->\n")[1].split(f"<!-- /{run}:{key} -->")[0]
+    assert shown == excerpt(read_run(ROOT / "results" / run), key)
 
 
 def test_the_example_in_contributing_is_the_file_that_is_tested() -> None:
