@@ -97,14 +97,14 @@ TONES: Final = {
 
 LEAD: Final = (
     "One thing goes wrong under a load of half the capacity, 3 s after it began or when a task runs after "
-    "that. Struck are the tasks whose body ran at that "
-    "moment, or that carry the fault; all other counts are of every task of the load, over all trials. "
-    "Twice: it ran again although it had ended or still ran. Ran again: after its first run had vanished or "
-    "failed. Late: it began more than 5 s after it was due. Standstill is the longest time without any start "
-    "from the fault on; late until says how long after the fault the last task was due that waited unusually "
-    "long; throughput after is that of a burst after healing over that of the same burst before. These are "
-    "medians of the trials, with the interval over them. A trial in which more went wrong than was promised "
-    "breaks it for all."
+    "that. Struck are the tasks whose body ran at that moment, or that carry the fault; all other counts "
+    "are of every task of the load, over all trials. Twice: it ran again although it had ended or still "
+    "ran. Ran again: after its first run had vanished or failed. Late: it began more than 5 s after it was "
+    "due, as many do of a slow orchestrator without any fault. Standstill is the longest time without any "
+    "start from the fault on; late until says how long after the fault the last task was due that waited "
+    "unusually long; throughput after is that of a burst after healing over that of the same burst before. "
+    "These are medians of the trials, with the interval over them. A trial in which more went wrong than "
+    "was promised breaks it for all."
 )
 MATRIX_LEAD: Final = (
     "Kept or broken is judged by what the vendor says becomes of struck tasks, else by the guarantee "
