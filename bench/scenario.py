@@ -279,6 +279,10 @@ def idling(variant: Variant, idle_s: float, *, memory: bool = False) -> Phases:
     yield Phase("idle", wait="hold", hold_s=idle_s, memory=memory)
 
 
+LEAST_ROUNDS = 4
+"""Of fewer, an interval of their mean says too little."""
+
+
 def bursts(variant: Variant, work: str, most_n: int, least_n: int = 0) -> Phases:
     """Bursts of growing size, up to `most_n` tasks; returns the tasks of the last, to size a load by.
 
@@ -317,7 +321,8 @@ def speedup(after: pd.DataFrame, before: pd.DataFrame) -> stats.Interval:
 
     The interval is that of the times in which as many tasks came to an end as run at once: several slots
     end theirs together, so that the time from one end to the next says little. Without it where a burst has
-    fewer than two such rounds after the first.
+    fewer than `LEAST_ROUNDS` such rounds after the first. It takes them to be independent, which those of a
+    system that is still warming up are not.
 
     Raises:
         CellError: of a burst, fewer than two tasks came to an end.
@@ -325,12 +330,12 @@ def speedup(after: pd.DataFrame, before: pd.DataFrame) -> stats.Interval:
     value = capacity_hz(after) / capacity_hz(before)
     first, second = _rounds_ns(before), _rounds_ns(after)
     n = min(len(first), len(second))
-    if n < 2 or min(first.min(), second.min()) <= 0:
+    if n < LEAST_ROUNDS or min(first.min(), second.min()) <= 0:
         return stats.Interval(value, None, None, n, 0.0)
     found = stats.mean_ratio_interval(first, second)
     assert found.low is not None
     assert found.high is not None
-    scale = value / found.value
+    scale = value / found.value  # of rounds of another size, and of what was left over
     return stats.Interval(value, scale * found.low, scale * found.high, n, found.coverage)
 
 
@@ -339,12 +344,17 @@ def _over(tasks: pd.DataFrame) -> pd.DataFrame:
     return tasks.assign(end_ns=tasks["end_ns"].fillna(tasks["fail_ns"]), ends=tasks["ends"] + tasks["fails"])
 
 
-def _rounds_ns(tasks: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """How long each round of a burst took after the first; what is left over at its end is no round."""
+def _rounds_ns(tasks: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """How long each round of a burst took after the first; what is left at the end counts as a whole one."""
     ended = _over(tasks)
     ended = ended[ended["ends"] > 0].sort_values("end_ns")
-    first = max(1, openloop.at_once(ended))
-    return np.diff(ended["end_ns"].to_numpy(np.int64)[first - 1 :: first])
+    size = max(1, openloop.at_once(ended))
+    ends_ns = ended["end_ns"].to_numpy(np.float64)
+    whole_ns = ends_ns[size - 1 :: size]
+    rounds_ns, left = np.diff(whole_ns), len(ends_ns) % size
+    if left and len(whole_ns):
+        rounds_ns = np.append(rounds_ns, (ends_ns[-1] - whole_ns[-1]) * size / left)
+    return rounds_ns
 
 
 def rate_hz(tasks: pd.DataFrame) -> tuple[float, int]:

@@ -14,7 +14,7 @@ from bench.model import FAULTS, UNSERIALISABLE, Promise, Status
 from bench.store import Run
 from reports import marks
 from reports.marks import Mark
-from reports.measured import Measured, Subject, measured, parameters
+from reports.measured import Measured, Subject, but, measured, parameters
 from reports.tables import NONE, Column, Entry, Footnotes, Group, Table, interval_text
 
 SCENARIO: Final = "faults"
@@ -35,7 +35,7 @@ TIMES: Final = {
     "recovered_after": "Late until, s",
     "throughput_after": "Throughput after",
 }
-"""Figures of which the median of the trials is shown, with its interval where there are several."""
+"""Figures of which the median of the trials is shown, with the interval over them, or within a single one."""
 
 GUARANTEES: Final = {
     "at-most-once": "none runs twice",
@@ -103,8 +103,8 @@ LEAD: Final = (
     "due, as many do of a slow orchestrator without any fault. Standstill is the longest time without any "
     "start from the fault on; late until says how long after the fault the last task was due that waited "
     "unusually long; throughput after is that of a burst after healing over that of the same burst before. "
-    "These are medians of the trials, with the interval over them. A trial in which more went wrong than "
-    "was promised breaks it for all."
+    "These are medians of the trials, with the interval over them; throughput has one of its own in a single "
+    "trial. A trial in which more went wrong than was promised breaks it for all."
 )
 MATRIX_LEAD: Final = (
     "Kept or broken is judged by what the vendor says becomes of struck tasks, else by the guarantee "
@@ -112,8 +112,6 @@ MATRIX_LEAD: Final = (
     "promised, and what was seen. Not struck: no task ran when the fault was done. Unclear: no trial broke "
     "it, but some did not end ok."
 )
-AS_ABOVE: Final = "Read as the table above."
-
 PARTS: Final = {
     "processes": ("When a process dies or stands still: promised and observed", ("task", "worker", "server")),
     "services": ("When a service, a connection or the clock fails: promised and observed", None),
@@ -156,7 +154,8 @@ class Trial:
 class Seen:
     """What was observed of one variant and fault: the trials that ended ok, and why others did not.
 
-    `figures` are those of `TIMES` over the trials; `remarks` is what is said of every figure of its cells.
+    `figures` are those of `TIMES` over the trials; `remarks` is what is said of every figure of its cells;
+    `condition` is what was asked beside the fault, as it stands in `summary.csv`.
     """
 
     subject: Subject
@@ -167,6 +166,12 @@ class Seen:
     unsupported: str = ""
     figures: dict[str, Measured] = field(default_factory=dict)
     remarks: str = ""
+    condition: str = ""
+
+    @property
+    def variant(self) -> str:
+        """The variant, and the condition if there is one."""
+        return ", ".join(filter(None, (self.subject.variant, self.condition)))
 
     @property
     def kind(self) -> str:
@@ -217,25 +222,32 @@ class Seen:
 
 
 def observed(run: Run) -> list[Seen]:
-    """Every variant and fault of a run, in the order of systems, variants and `FAULTS`."""
-    found: dict[tuple[str, str, str], Seen] = {}
+    """Every variant, condition and fault of a run, in the order of systems, variants and `FAULTS`."""
+    found: dict[tuple[str, ...], Seen] = {}
     for figure in measured(run):
         if figure.scenario != SCENARIO:
             continue
-        key = (*figure.subject.key, _fault(figure.params_text))
-        seen = found.setdefault(key, Seen(figure.subject, key[2], _promise(run, *key)))
+        fault, condition = _asked(figure.params_text)
+        system, variant = figure.subject.key
+        promise = _promise(run, system, variant, fault)
+        seen = found.setdefault(
+            (system, variant, fault, condition), Seen(figure.subject, fault, promise, condition=condition)
+        )
         if figure.metric in TIMES:
             seen.figures[figure.metric] = figure
         elif figure.metric == "struck":
             seen.remarks = "; ".join(_common(figure.reason))
     own = run.summary[(run.summary["scenario"] == SCENARIO) & (run.summary["trial"] != "")]
     for row in own.to_dict("records"):
-        seen = found[str(row["system"]), str(row["variant"]), _fault(str(row["params"]))]
+        seen = found[str(row["system"]), str(row["variant"]), *_asked(str(row["params"]))]
         number, reason = str(row["trial"]), str(row["reason"])
         if row["status"] == Status.UNSUPPORTED:
             seen.unsupported = reason
-        elif row["status"] != Status.OK or Mark.INVALID in marks.marks(reason):
-            seen.failed[number] = reason
+        elif row["status"] != Status.OK:
+            seen.failed.setdefault(number, reason)  # the rows after the first are figures with remarks
+        elif Mark.INVALID in marks.marks(reason):
+            remarks = (remark for remark in marks.remarks(reason) if marks.mark_of(remark) is Mark.INVALID)
+            seen.failed.setdefault(number, "; ".join(remarks))
         else:
             _add(seen.trials.setdefault(number, Trial()), row)
     for seen in found.values():
@@ -243,20 +255,21 @@ def observed(run: Run) -> list[Seen]:
             seen.trials.pop(number, None)
     order = list(FAULTS)
     return sorted(
-        found.values(), key=lambda seen: (seen.subject.title, seen.subject.variant, order.index(seen.fault))
+        found.values(), key=lambda seen: (seen.subject.title, seen.variant, order.index(seen.fault))
     )
 
 
-def _fault(params: str) -> str:
-    return str(parameters(params).get("fault", "worker"))
+def _asked(params: str) -> tuple[str, str]:
+    """The fault, and what was asked beside it."""
+    return str(parameters(params).get("fault", "worker")), but(params, "fault")
 
 
 def _common(reason: str) -> list[str]:
-    """Those of the remarks on a count that are of its cells, and not of this count or of few trials."""
+    """Those of the remarks on a count that are of its cells: not of this count, or of trials too few."""
     return [
         remark
         for remark in marks.remarks(reason)
-        if not remark.startswith(NAMED) and marks.mark_of(remark) not in marks.FIRST_LOOK
+        if not remark.startswith(NAMED) and marks.mark_of(remark) not in (*marks.FIRST_LOOK, Mark.PARTIAL)
     ]
 
 
@@ -282,11 +295,7 @@ def tables(run: Run) -> list[Table]:
     by_part: dict[str, list[Seen]] = {part: [] for part in PARTS}
     for row in rows:
         by_part[_part(row.fault)].append(row)
-    lead, matrices = MATRIX_LEAD, []
-    for part, own in by_part.items():
-        matrices.append(_matrix(part, own, lead))
-        lead = lead if matrices[-1].empty else AS_ABOVE
-    return [*matrices, _details(rows)]
+    return [*(_matrix(part, own) for part, own in by_part.items()), _details(rows)]
 
 
 def _part(fault: str) -> str:
@@ -296,21 +305,23 @@ def _part(fault: str) -> str:
     return next((part for part, (_, aims) in PARTS.items() if aims and done[0].aim in aims), "services")
 
 
-def _matrix(part: str, rows: Sequence[Seen], lead: str) -> Table:
-    faults = [fault for fault in FAULTS if any(row.fault == fault and row.trials for row in rows)]
+def _matrix(part: str, rows: Sequence[Seen]) -> Table:
+    faults = [
+        fault for fault in FAULTS if any(row.fault == fault and (row.trials or row.failed) for row in rows)
+    ]
     by_variant: dict[tuple[str, str], dict[str, Seen]] = {}
     for row in rows:
         if row.trials or row.failed:
-            by_variant.setdefault(row.subject.key, {})[row.fault] = row
+            by_variant.setdefault((row.subject.system, row.variant), {})[row.fault] = row
     shown, notes = [], Footnotes()
     for own in by_variant.values():
-        subject = next(iter(own.values())).subject
-        head = Entry(subject.title, subject.variant), Entry(subject.guarantee)
+        first = next(iter(own.values()))
+        head = Entry(first.subject.title, first.variant), Entry(first.subject.guarantee)
         shown.append((*head, *(_cell(own.get(fault), notes) for fault in faults)))
     columns = (Column("System"), Column("Guarantee"), *(Column(fault) for fault in faults))
     records, groups = tuple(_record(row) for row in rows), (Group("", tuple(shown)),)
     texts, legend = tuple(notes.texts), notes.legend
-    return Table(f"faults-{part}", PARTS[part][0], lead, columns, groups, texts, records, legend)
+    return Table(f"faults-{part}", PARTS[part][0], MATRIX_LEAD, columns, groups, texts, records, legend)
 
 
 def _cell(row: Seen | None, notes: Footnotes) -> Entry:
@@ -319,8 +330,9 @@ def _cell(row: Seen | None, notes: Footnotes) -> Entry:
     if not row.trials:
         return Entry("did not end ok", tone="unclear")
     seen = [f"{row.count(name)} {word}" for name, word in NOTABLE.items() if row.count(name)]
-    seen += [f"{len(row.failed)} of {len(row.trials) + len(row.failed)} trials not ok"] if row.failed else []
-    return _verdict(row, f"{row.short}: {', '.join(seen) or 'none harmed'}", notes)
+    n = len(row.trials)
+    trials = f"{n} trial{'s' * (n > 1)}" + (f", {len(row.failed)} more did not end ok" if row.failed else "")
+    return _verdict(row, f"{row.short}: {', '.join(seen) or 'none harmed'} in {trials}", notes)
 
 
 def _verdict(row: Seen, sub: str, notes: Footnotes) -> Entry:
@@ -335,7 +347,7 @@ def _details(rows: Sequence[Seen]) -> Table:
     notes = Footnotes()
     for row in rows:
         if row.trials or row.failed:
-            head = f"{row.subject.title} {row.subject.variant} ({row.subject.guarantee})"
+            head = f"{row.subject.title} {row.variant} ({row.subject.guarantee})"
             groups.setdefault(head, []).append(_detail(row, notes))
     labels = ["Fault", "Promised", *COUNTS.values(), *TIMES.values(), "Trials", "Verdict"]
     numeric = {*COUNTS.values(), *TIMES.values(), "Trials"}
@@ -359,20 +371,24 @@ def _detail(row: Seen, notes: Footnotes) -> tuple[Entry, ...]:
 
 
 def _time(row: Seen, metric: str, notes: Footnotes) -> Entry:
-    """The median of the trials; below it the interval, and of how few tasks it is."""
+    """The median of the trials; below it the interval, and of how few trials or tasks it is."""
     if (figure := row.figures.get(metric)) is None:
         return Entry(NONE)
     ends = interval_text(figure.interval)
-    return notes.beside(figure, sub="; ".join(filter(None, ("" if ends == NONE else ends, row.few(metric)))))
+    some = f"{figure.trials} of {len(row.trials)} trials" if figure.trials < len(row.trials) else ""
+    below = ("" if ends == NONE else ends, some, row.few(metric))
+    return notes.beside(figure, sub="; ".join(filter(None, below)))
 
 
 def _record(row: Seen) -> dict[str, Any]:
-    why = [row.unsupported, *row.failed.values(), row.remarks]
+    remarks = "; ".join((row.remarks, *(figure.reason for figure in row.figures.values())))
+    why = [row.unsupported, *row.failed.values(), *marks.remarks(remarks)]
     return {
         "system": row.subject.system,
         "variant": row.subject.variant,
         "guarantee": row.subject.guarantee,
         "fault": row.fault,
+        "condition": row.condition,
         "promised": row.promised,
         "link": row.promise.link if row.promise else "",
         **{name: row.count(name) for name in (*COUNTS, "special_attempts", "special_refused")},
@@ -380,7 +396,7 @@ def _record(row: Seen) -> dict[str, Any]:
         "trials": row.trials_text,
         "verdict": row.verdict,
         "ids": ". ".join(f"{name}: {ids}" for name in COUNTS if (ids := row.ids(name))),
-        "marks": marks.words(row.remarks),
+        "marks": marks.words(remarks),
         "reason": "; ".join(dict.fromkeys(filter(None, why))),
     }
 

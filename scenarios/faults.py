@@ -198,7 +198,8 @@ class Faults(Scenario):
         usual_ms = 2 * float(calm.max()) + 100
         upset = tasks[after_it & ((waited_ms > usual_ms) | waited_ms.isna()).to_numpy(bool)]
         last_ns = int(upset["due_ns"].max()) if len(upset) else at_ns
-        note = "not before the load ended" if len(upset) and last_ns == tasks["due_ns"].max() else ""
+        until_the_end = len(upset) and last_ns == tasks["due_ns"].max()
+        note = "a lower bound: not before the load ended" if until_the_end else ""
         yield Metric("recovered_after", "s", (last_ns - at_ns) / 1e9, int(after_it.sum()), note=note)
 
     def afterwards(self, history: History) -> Iterable[Metric]:
@@ -206,12 +207,14 @@ class Faults(Scenario):
         before = [phase.name for phase in history.phases.values() if phase.name.startswith("burst of")]
         after = history.sent("burst after")
         over = int(((after["ends"] + after["fails"]) > 0).sum())
+        left = len(after) - over
+        note = f"{left} of {len(after)} tasks never came to an end" if left else ""
         try:
             found = speedup(after, history.sent(before[-1]))
         except CellError as error:
             yield Metric("throughput_after", "x", 0.0, over, note=str(error))
         else:
-            yield Metric("throughput_after", "x", found.value, over, found.low, found.high)
+            yield Metric("throughput_after", "x", found.value, over, found.low, found.high, note)
 
 
 def _standstill(tasks: pd.DataFrame, at_ns: int) -> Metric:
@@ -228,7 +231,7 @@ def _standstill(tasks: pd.DataFrame, at_ns: int) -> Metric:
     note = ""
     if len(never):
         waits_ns = np.append(waits_ns, int(tasks["due_ns"].max()) - int(never["due_ns"].min()))
-        note = "at least: what was due last never started"
+        note = "a lower bound: what was due last never started"
     return Metric("standstill", "s", float(waits_ns.max(initial=0)) / 1e9, len(ran), note=note)
 
 

@@ -11,11 +11,12 @@ from rich.console import Console
 from bench import discovery
 from bench.errors import UsageError
 from bench.model import FAULTS, PROMISES, Cell, Metric, Promise, Status
-from bench.store import create, read_run
+from bench.store import Run, create, read_run
 from reports.faults import ALLOWED, FEW, PARTS, SHORT, Seen, Trial, _part, tables
 from reports.marks import Mark
 from reports.measured import Subject
 from reports.render import excerpt, report
+from reports.tables import Entry
 
 LINK = "https://example.org/"
 CLEAN = {"struck": 1, "fault_lost": 0, "fault_duplicated": 0, "fault_rerun": 0, "fault_failed": 0}
@@ -162,41 +163,119 @@ def test_verdicts_know_every_promise_and_guarantee() -> None:
     assert ALLOWED.keys() == SHORT.keys() == {*PROMISES, *discovery.GUARANTEES}
 
 
-def test_figures_have_the_interval_over_the_trials_and_everything_its_doubts(tmp_path: Path) -> None:
-    systems = {
-        "rq": {"title": "RQ", "variants": {"redis": {"guarantee": "at-most-once"}}, "default": ["redis"]}
-    }
-    made = create(tmp_path / "results", {"systems": systems, "trials": 3, "slots": 2})
-    shorter = "visibility is 10 s, not 3600 s"
-    for trial, (lost, standstill) in enumerate(((0, 2.0), (1, 4.0), (0, 3.0)), 1):
-        note = f"{shorter}; machine disturbed: a burn took twice its time" if trial == 3 else shorter
-        metrics = [
-            Metric("struck", "count", 1.0, 60, note=f"tasks {trial}; {note}"),
-            Metric("fault_lost", "count", float(lost), 60, note=f"tasks 7; {note}" if lost else note),
-            Metric("standstill", "s", standstill, 60, note=note),
-            Metric("throughput_after", "x", 1.0, 8, note=note),
-        ]
-        made.write_cell(Cell("rq", "redis", "faults", {"fault": "worker"}, trial), Status.OK, "", metrics, {})
-    made.write_summary()
+SHORTER = "visibility is 10 s, not 3600 s"
 
-    *matrices, full = tables(read_run(made.path))
-    headings = [column.label for column in full.columns]
-    row = dict(zip(headings, full.groups[0].rows[0], strict=True))
+
+class Trials:
+    """A run of the fault `worker`, at-most-once, of which trials are written through the store."""
+
+    def __init__(self, folder: Path) -> None:
+        about = {"title": "RQ", "variants": {"redis": {"guarantee": "at-most-once"}}, "default": ["redis"]}
+        self.made = create(folder / "results", {"systems": {"rq": about}, "trials": 3, "slots": 2})
+
+    def write(
+        self,
+        trial: int,
+        *metrics: Metric,
+        note: str = SHORTER,
+        status: Status = Status.OK,
+        reason: str = "",
+        **params: object,
+    ) -> None:
+        noted = [metric.noted(note) for metric in metrics]
+        cell = Cell("rq", "redis", "faults", {"fault": "worker", **params}, trial)
+        self.made.write_cell(cell, status, reason, noted, {})
+
+    @property
+    def run(self) -> Run:
+        self.made.write_summary()
+        return read_run(self.made.path)
+
+    def rows(self) -> list[dict[str, Entry]]:
+        """The entries of the full table by heading."""
+        table = tables(self.run)[-1]
+        headings = [column.label for column in table.columns]
+        return [dict(zip(headings, row, strict=True)) for group in table.groups for row in group.rows]
+
+
+@pytest.fixture
+def trials(tmp_path: Path) -> Trials:
+    return Trials(tmp_path)
+
+
+def counted(lost: int = 0) -> tuple[Metric, Metric]:
+    named = "tasks 7" if lost else ""
+    return Metric("struck", "count", 1.0, 60, note="tasks 3"), Metric(
+        "fault_lost", "count", lost, 60, note=named
+    )
+
+
+def test_figures_have_the_interval_over_the_trials_and_everything_its_doubts(
+    trials: Trials, tmp_path: Path
+) -> None:
+    for trial, (lost, standstill) in enumerate(((0, 2.0), (1, 4.0), (0, 3.0)), 1):
+        note = f"{SHORTER}; machine disturbed: a burn took twice its time" if trial == 3 else SHORTER
+        figures = Metric("standstill", "s", standstill, 60), Metric("throughput_after", "x", 1.0, 8)
+        late = [Metric("recovered_after", "s", 5.0, 60, note="a lower bound: not before the load ended")]
+        trials.write(trial, *counted(lost), *figures, *late[: trial == 1], note=note)
+
+    (row,) = trials.rows()
     assert (row["Struck"].text, row["Lost"].text, row["Lost"].sub) == ("3", "1", "trial 2: tasks 7")
     assert (row["Standstill, s"].text, row["Standstill, s"].sub) == ("3.00", "2.00\N{EN DASH}4.00")
     assert row["Standstill, s"].marks == (Mark.DISTURBED, Mark.FEW_TRIALS)
+    assert (row["Late until, s"].sub, row["Late until, s"].dagger) == ("1 of 3 trials", True)
     assert row["Throughput after"].sub == "1.00\N{EN DASH}1.00; 8 tasks"
     assert (row["Verdict"].text, row["Verdict"].marks) == ("kept", (Mark.DISTURBED,))
-    assert [full.notes[number - 1] for number in row["Verdict"].notes] == [
-        shorter,
-        "machine disturbed (1 of 3 trials)",
-    ]
-    assert full.records[0]["standstill_ci_high"] == 4.0
+    *matrices, full = tables(trials.run)
+    notes = [full.notes[number - 1] for number in row["Verdict"].notes]
+    assert notes == [SHORTER, "machine disturbed (1 of 3 trials)"]
+    (record,) = full.records
+    assert (record["standstill_ci_low"], record["standstill_ci_high"]) == (2.0, 4.0)
+    assert set(str(record["marks"]).split("; ")) == {"disturbed", "lower bound", "one trial", "few trials"}
+    assert str(record["reason"]).count(SHORTER) == 1
     verdict = next(matrix for matrix in matrices if not matrix.empty).groups[0].rows[0][-1]
     assert (verdict.dagger, verdict.about, len(verdict.notes)) == (True, False, 2)
 
     shown = io.StringIO()  # at the end of a run, the terminal has the verdicts
-    report(made.path, {"terminal"}, tmp_path / "report", Console(file=shown, width=120))
+    report(trials.made.path, {"terminal"}, tmp_path / "report", Console(file=shown, width=140))
     assert "promised and observed" in shown.getvalue()
-    assert "kept \N{DAGGER} [1,2] (never twice: 1 lost)" in shown.getvalue()
-    assert shorter in excerpt(read_run(made.path), "faults-processes")
+    assert "kept \N{DAGGER} [1,2] (never twice: 1 lost in 3 trials)" in shown.getvalue()
+    assert SHORTER in excerpt(trials.run, "faults-processes")
+
+
+def test_one_trial_has_the_interval_within_it(trials: Trials) -> None:
+    trials.write(1, *counted(), Metric("throughput_after", "x", 0.45, 20, 0.16, 1.2))
+    (row,) = trials.rows()
+    assert row["Throughput after"].sub == "0.160\N{EN DASH}1.20"
+    assert (row["Throughput after"].about, row["Verdict"].about) == (True, False)
+
+
+def test_a_trial_that_failed_says_why_and_once(trials: Trials) -> None:
+    trials.write(1, *counted())
+    trials.write(2, *counted(), status=Status.ERROR, reason="a fault was never done: no task ran")
+    trials.write(3, *counted(), note="invalid: the clock jumped; " + SHORTER)
+    (row,) = trials.rows()
+    why = "a fault was never done: no task ran; invalid: the clock jumped"
+    assert (row["Verdict"].text, row["Verdict"].sub, row["Trials"].text) == ("unclear", why, "1 of 3")
+    full = tables(trials.run)[-1]
+    assert [full.notes[number - 1] for number in row["Verdict"].notes] == [SHORTER]
+
+
+def test_a_fault_that_ended_well_for_nobody_is_shown(trials: Trials) -> None:
+    trials.write(1, status=Status.TIMEOUT, reason="60 s passed", note="")
+    matrix = next(table for table in tables(trials.run) if table.key == "faults-processes")
+    assert [column.label for column in matrix.columns][-1] == "worker"
+    assert matrix.groups[0].rows[0][-1].text == "did not end ok"
+
+
+def test_conditions_of_a_fault_are_told_apart(trials: Trials) -> None:
+    """Of the same trial, a loss under one is not made good by the other."""
+    for load_s, lost in ((12.0, 1), (6.0, 0)):
+        trials.write(1, *counted(lost), Metric("standstill", "s", load_s, 60), load_s=load_s)
+    first, second = trials.rows()
+    assert [(row["Lost"].text, row["Standstill, s"].text) for row in (first, second)] == [
+        ("1", "12.0"),
+        ("0", "6.00"),
+    ]
+    matrix = next(table for table in tables(trials.run) if table.key == "faults-processes")
+    assert [row[0].sub for row in matrix.groups[0].rows] == ["redis, load_s=12.0", "redis, load_s=6.0"]

@@ -915,26 +915,60 @@ def test_a_body_that_raised_took_its_time_as_well() -> None:
     assert capacity_hz(history(load(5), [*events, task(1, 4, start=0)]).tasks) == 2.0
 
 
-def in_slots(rounds_ns: Sequence[int], slots: int = 2) -> pd.DataFrame:
-    """Tasks in rounds of so many at once, each as long as given."""
+def in_slots(rounds_ns: Sequence[int], slots: int = 2, phase: int = 1, left: int = 0) -> list[list[Event]]:
+    """Tasks in rounds of so many at once, each as long as given; `left` of them in the last."""
     edges = [sum(rounds_ns[:i]) for i in range(len(rounds_ns) + 1)]
     spans = [span for span in itertools.pairwise(edges) for _ in range(slots)]
-    events = [task(1, i, start=start, end=end) for i, (start, end) in enumerate(spans)]
-    return history(load(len(spans)), events).tasks
+    spans = spans[: len(spans) - slots + left] if left else spans
+    return [task(phase, i, start=start, end=end) for i, (start, end) in enumerate(spans)]
+
+
+def burst(rounds_ns: Sequence[int], slots: int = 2, left: int = 0) -> pd.DataFrame:
+    events = in_slots(rounds_ns, slots, left=left)
+    return history(load(len(events)), events).tasks
 
 
 def test_how_much_faster_one_burst_is_than_another_has_the_interval_of_their_rounds() -> None:
     """Slots that end together are one round, and the first round is left out: it may hold a start."""
-    found = speedup(in_slots([SECOND] * 5), in_slots([9 * SECOND] + [2 * SECOND] * 4))
+    found = speedup(burst([SECOND] * 5), burst([9 * SECOND] + [2 * SECOND] * 4))
     assert (found.value, found.low, found.high, found.n) == (exactly(2), exactly(2), exactly(2), 4)
-    after, before = [SECOND, 2 * SECOND, 4 * SECOND, 6 * SECOND], [SECOND, SECOND, 2 * SECOND, 3 * SECOND]
-    rounds = stats.mean_ratio_interval([1, 2, 3], [2, 4, 6])
-    found = speedup(in_slots(after), in_slots(before))
+    after, before = [SECOND * s for s in (1, 2, 4, 6, 8)], [SECOND * s for s in (1, 1, 2, 3, 4)]
+    rounds = stats.mean_ratio_interval([1, 2, 3, 4], [2, 4, 6, 8])
+    found = speedup(burst(after), burst(before))
     assert (found.value, found.low, found.high) == (0.5, exactly(rounds.low), exactly(rounds.high))
-    one = speedup(in_slots([SECOND] * 2), in_slots([SECOND] * 2))
-    assert (one.value, one.low) == (1.0, None)
+    three = speedup(burst([SECOND] * 4), burst([SECOND] * 5))
+    assert (three.value, three.low, three.n) == (1.0, None, 3)
     with pytest.raises(CellError, match="no capacity to be seen"):
-        speedup(in_slots([SECOND], slots=1), in_slots([SECOND] * 4))
+        speedup(burst([SECOND], slots=1), burst([SECOND] * 4))
+
+
+def test_a_slot_that_is_lost_halves_a_burst_and_its_interval() -> None:
+    found = speedup(burst([SECOND] * 10, slots=1), burst([SECOND] * 5, slots=2))
+    assert (found.value, found.low, found.high) == (exactly(0.5), exactly(0.5), exactly(0.5))
+
+
+def test_a_task_that_is_left_over_at_the_end_widens_the_interval() -> None:
+    """Eleven tasks in two slots, the last after 30 s: half a round, that a whole one would take 60 s for."""
+    found = speedup(burst([SECOND] * 5 + [30 * SECOND], left=1), burst([SECOND] * 5))
+    rounds = stats.mean_ratio_interval([1, 1, 1, 1], [1, 1, 1, 1, 60])
+    assert found.value == exactly(9 / 34 / 2)
+    assert rounds.low is not None
+    assert found.low == exactly(rounds.low * found.value / rounds.value)
+    assert found.high is not None
+    assert found.high > 2 * found.value
+
+
+def test_the_throughput_after_a_fault_says_how_many_never_ended() -> None:
+    phases = [Phase("burst of 10", Load(10)), Phase("load", Load(1)), Phase("burst after", Load(11))]
+    events = [*in_slots([SECOND] * 5), task(2, 0, start=0, end=1), *in_slots([SECOND] * 5, phase=3)]
+    made = history(phases, [*events, task(3, 10)])
+    found = next(
+        one
+        for one in SCENARIOS["faults"].metrics(made, SCENARIOS["faults"].values({"fault": "raise"}))
+        if one.name == "throughput_after"
+    )
+    assert (found.value, found.low, found.high, found.n) == (exactly(1), exactly(1), exactly(1), 10)
+    assert found.note == "1 of 11 tasks never came to an end"
 
 
 def test_a_phase_has_its_own_tasks_but_for_its_warm_up() -> None:
