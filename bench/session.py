@@ -275,7 +275,7 @@ def begin(the_plan: Plan, results: Path) -> store.Store:
     return store.create(
         results,
         {
-            "command": shlex.join(["schedbench", *sys.argv[1:]]),
+            "command": shlex.join(["schedbench", *_without_folder(sys.argv[1:])]),
             "schedbench": __version__,
             "request": asdict(the_plan.request),
             "profile": the_plan.request.profile,
@@ -289,6 +289,17 @@ def begin(the_plan: Plan, results: Path) -> store.Store:
             "interrupted": True,
         },
     )
+
+
+def _without_folder(words: Sequence[str]) -> list[str]:
+    """The arguments without `--results`: where a run was put is of one machine, and records are published."""
+    kept, rest = [], iter(words)
+    for word in rest:
+        if word == "--results":
+            next(rest, None)
+        elif not word.startswith("--results="):
+            kept.append(word)
+    return kept
 
 
 def _environment(system: System, say: Callable[[str], None]) -> Environment | SchedbenchError:

@@ -74,9 +74,9 @@ def _links(run: Run, out: Path, written: Iterable[Path]) -> dict[str, str]:
     """The raw data of the run, by its path relative to the page."""
     files = ["summary.csv", "run.json", "cells"]
     links = {name: os.path.relpath(run.path / name, out) for name in files if (run.path / name).exists()}
-    if any(file.suffix == ".csv" for file in written):
-        links["tables as CSV"] = "tables"
-    return {**links, "charts": "charts"}
+    folders = {file.parent.name for file in written}
+    shown = {"tables as CSV": "tables", "charts": "charts"}
+    return {**links, **{words: name for words, name in shown.items() if name in folders}}
 
 
 def _write(file: Path, text: str) -> Path:

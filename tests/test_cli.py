@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from bench import __version__, cli, discovery, progress
+from bench import __version__, cli, discovery, progress, session
 from bench.model import PARITY, SUMMARY_COLUMNS, Fate
 from bench.sampler import COLUMNS
 from bench.store import EVENT_COLUMNS
@@ -201,6 +201,11 @@ def test_doctor(schedbench: Command) -> None:
         assert check["found"]
         assert check["state"] != "missing" or check["advice"] or check["found"]
     assert not list(schedbench.folder.iterdir())
+
+
+def test_a_record_does_not_say_where_it_was_put() -> None:
+    words = ["run", "rq", "--results", "/home/me/runs", "--trials", "2", "--results=/mnt/runs"]
+    assert session._without_folder(words) == ["run", "rq", "--trials", "2"]
 
 
 def test_without_a_terminal_a_long_step_says_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
