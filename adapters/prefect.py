@@ -45,6 +45,7 @@
 # start_s = 180
 # settle_s = 40
 # shortest_s = 10
+# early_s = 0.5
 #
 # [tool.schedbench.variants.sqlite-poll-1s]
 # summary = "as sqlite, and the worker polls every second"
@@ -55,6 +56,7 @@
 # start_s = 180
 # settle_s = 40
 # shortest_s = 10
+# early_s = 0.5
 # settings = { query_seconds = 1 }
 #
 # [tool.schedbench.variants.sqlite-poll-1s.parity]
@@ -73,6 +75,7 @@
 # start_s = 180
 # settle_s = 40
 # shortest_s = 10
+# early_s = 0.5
 #
 # [tool.schedbench.variants.postgresql.parity]
 # persistence = ["flow runs and their states: PostgreSQL", "https://docs.prefect.io/v3/concepts/server#the-prefect-database"]
@@ -90,6 +93,7 @@
 # start_s = 180
 # settle_s = 40
 # shortest_s = 10
+# early_s = 0.5
 #
 # [tool.schedbench.variants.sqlite-tasks.parity]
 # slots = ["threads of one flow run: max_workers", "https://docs.prefect.io/v3/concepts/task-runners"]
@@ -116,6 +120,7 @@
 # start_s = 180
 # settle_s = 40
 # shortest_s = 10
+# early_s = 0.5
 #
 # [tool.schedbench.variants.postgresql-tasks.parity]
 # slots = ["threads of one flow run: max_workers", "https://docs.prefect.io/v3/concepts/task-runners"]
@@ -143,6 +148,7 @@
 # start_s = 180
 # settle_s = 40
 # shortest_s = 10
+# early_s = 0.5
 # settings = { background = true }
 #
 # [tool.schedbench.variants.background.parity]
@@ -172,7 +178,9 @@ library has 10 s: https://docs.prefect.io/v3/concepts/workers#polling-for-work
 A schedule, an `Interval` or a `Cron` (https://docs.prefect.io/v3/how-to-guides/deployments/create-schedules),
 belongs to a deployment, and the server's own service makes its flow runs ahead of time, at first
 up to 5 s after it was asked for (https://docs.prefect.io/v3/concepts/schedules). The worker takes them up to
-10 s early (https://docs.prefect.io/v3/concepts/workers#configure-prefetch), and their processes wait.
+10 s early (https://docs.prefect.io/v3/concepts/workers#configure-prefetch), and their processes wait. How long, the
+server tells them in whole seconds, rounded: a run may begin up to half a second before it is due
+(https://github.com/PrefectHQ/prefect/blob/3.8.8/src/prefect/server/orchestration/core_policy.py).
 
 Task runs are orchestrated where they run, and the server is told in batches: bodies end before it knows
 (https://docs.prefect.io/v3/concepts/tasks#client-side-orchestration).
@@ -182,8 +190,8 @@ is to be retried is therefore run as a task run of its own, which has the retrie
 https://docs.prefect.io/v3/how-to-guides/workflows/retries
 
 On SQLite its log says `database is locked` once runs wait for 15 s: the server's own service that marks them
-late writes beside itself. Nothing is refused or lost (https://github.com/PrefectHQ/prefect/issues/17473). On
-PostgreSQL its tables need the extension `pg_trgm`, which not every build of that server has.
+late writes beside itself. Nothing is refused or lost (https://github.com/PrefectHQ/prefect/issues/17473), but once
+everything waited a minute for that lock. On PostgreSQL its tables need the extension `pg_trgm`, which not every build of that server has.
 
 `fastapi` is bounded as Prefect 3.9 itself bounds it: the server of 3.8 does not start with 0.155 or later.
 SQLAlchemy is bounded because the server of 3.8 makes no flow runs for a schedule with 2.1: its insert raises "Can't

@@ -39,7 +39,8 @@ _SYSTEM_KEYS: Final[Mapping[str, type]] = {
 _VARIANT_KEYS: Final[Mapping[str, type]] = {
     "summary": str, "services": list, "guarantee": str, "source": str, "settings": dict,
     "max_slots": int, "queue_limit": int, "settle_s": float, "start_s": float,
-    "batch": bool, "heavy": bool, "canary_ms": int, "every_s": float, "shortest_s": float,
+    "batch": bool, "heavy": bool, "canary_ms": int,
+    "every_s": float, "shortest_s": float, "early_s": float,
     "parity": dict, "changed": dict, "promises": dict, "scaled": dict,
 }  # fmt: skip
 

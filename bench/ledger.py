@@ -278,13 +278,14 @@ EARLY_NS: Final = 5_000_000
 """A run that begins so little before its tick belongs to it: libraries wait on another clock than ours."""
 
 
-def ticks(records: Records, every_ns: int, until_ns: int) -> pd.DataFrame:
+def ticks(records: Records, every_ns: int, until_ns: int, early_ns: int = 0) -> pd.DataFrame:
     """One row per turn of one schedule, from the `due_ns` of its SUBMIT to `until_ns`.
 
     Without a SUBMIT, a process of its own keeps the schedule: then the turns begin with its first run, and
     are laid so that no run is early.
 
-    A turn lasts from its due time to the next one. Columns: `due_ns`; `planned`, False for turns before
+    A turn lasts from its due time to the next one, or from `early_ns` before it, if that is more than
+    `EARLY_NS`. Columns: `due_ns`; `planned`, False for turns before
     the first that was due, which stand here only where something ran in them; `start_ns` of the first run
     in it, nullable; `starts`, 0 for a tick that was skipped; `overlapped`, whether one of its runs began
     before an earlier run of the same schedule had ended. A run that has not ended overlaps all later ones.
@@ -302,7 +303,7 @@ def ticks(records: Records, every_ns: int, until_ns: int) -> pd.DataFrame:
     ended = (outcome == Kind.END) | (outcome == Kind.FAIL)
     end_ns = np.where(ended, outcome_ns, np.iinfo(np.int64).max)
     busy_until_ns = np.append(np.iinfo(np.int64).min, np.maximum.accumulate(end_ns))[: len(runs)]
-    turn = (runs["t_ns"] + EARLY_NS - first_due_ns) // every_ns
+    turn = (runs["t_ns"] + max(EARLY_NS, early_ns) - first_due_ns) // every_ns
     found = pd.DataFrame(
         {"turn": turn, "start_ns": runs["t_ns"], "overlapped": runs["t_ns"] < busy_until_ns}
     ).groupby("turn")

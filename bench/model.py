@@ -200,7 +200,8 @@ class Phase:
     `ready` asks for canaries after workers have come up; without them the phase's own tasks are the
     first to run. With `every_s` above 0 the system is told at its begin to run `every_work` of its own
     accord, once every so many seconds; with `wall_clock`, it is due when the wall clock shows a multiple,
-    and with `cron` the library is told so by a cron expression.
+    and with `cron` the library is told so by a cron expression. A run that begins up to `early_s` before
+    its tick is due belongs to that tick.
     Of what keeps that schedule there are `replicas`, each told the same.
     From the first `supervised` phase of a cell on, what exits is started again, and a task that the library
     refuses, or that does not end `patience_s` after the last sign of life, is counted and no error. `faults`
@@ -220,6 +221,7 @@ class Phase:
     every_work: str = "noop"
     wall_clock: bool = False
     cron: str = ""
+    early_s: float = 0.0
     replicas: int = 1
     supervised: bool = False
     faults: tuple[Fault, ...] = ()
@@ -315,8 +317,8 @@ class Variant:
     reaches a few tasks a second. The bodies of canaries sleep `canary_ms`, long enough for as many to
     overlap as there are slots; with more than two slots, longer. With `every_s` above 0, the periods of its
     schedules are multiples of that, counted by the wall clock; they are asked for none shorter than
-    `shortest_s`. `promises` are by fault, a key of `FAULTS`; `scaled` are settings that take the place of
-    others where faults are done.
+    `shortest_s`, and may run up to `early_s` before they are due. `promises` are by fault, a key of
+    `FAULTS`; `scaled` are settings that take the place of others where faults are done.
     """
 
     name: str
@@ -334,6 +336,7 @@ class Variant:
     canary_ms: int = 20
     every_s: float = 0.0
     shortest_s: float = 0.0
+    early_s: float = 0.0
     parity: Mapping[str, Parity] = field(default_factory=dict)
     changed: Mapping[str, Changed] = field(default_factory=dict)
     promises: Mapping[str, Promise] = field(default_factory=dict)

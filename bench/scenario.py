@@ -158,9 +158,10 @@ class History:
         """
         own, end_ns = self._schedule(name), self.edge_ns(name, "end")
         own = own[own["t_ns"] < end_ns]
-        every_ns = round(self.phases[self.number(name)].every_s * 1e9)
+        phase = self.phases[self.number(name)]
+        every_ns, early_ns = round(phase.every_s * 1e9), round(phase.early_s * 1e9)
         try:
-            return ledger.ticks(own, every_ns, end_ns - every_ns)
+            return ledger.ticks(own, every_ns, end_ns - every_ns, early_ns)
         except ValueError as error:
             raise CellError(str(error)) from error
 

@@ -135,7 +135,8 @@ class Periodic(Scenario):
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
         every_s, what, missed = params["every_s"], params["what"], params["missed"]
         cron = cron_of(every_s) if params["trigger"] == "cron" else ""
-        kept = {"wall_clock": bool(cron or variant.every_s), "cron": cron, "wait": "hold", "every_s": every_s}
+        kept: dict[str, Any] = {"cron": cron, "wall_clock": bool(cron or variant.every_s)}
+        kept |= {"every_s": every_s, "early_s": variant.early_s, "wait": "hold"}
         before_s, after_s = (BEFORE + 0.5) * every_s, (missed + 1) * every_s
         if what == "accuracy":
             yield from self._accuracy(params, variant, kept)
@@ -186,6 +187,10 @@ def _accuracy(history: History, params: Mapping[str, Any]) -> Iterator[Metric]:
     note = "" if history.told("ticks") else "due times are counted from its least late tick"
     if history.phases[history.number("ticks")].wall_clock:
         note = f"due when the wall clock shows a multiple of {params['every_s']:g} s"
+    if (early := int((delay_ms < 0).sum())) and history.phases[history.number("ticks")].early_s:
+        note = "; ".join(
+            filter(None, (note, f"{early} of {n} began early, by up to {-delay_ms.min():.0f} ms"))
+        )
     yield from quantiles("tick_delay", delay_ms, note)
     if params["load"]:
         load = history.phases[history.number("ticks")].load

@@ -65,6 +65,7 @@ class Replicas(Scenario):
             every_s=params["every_s"],
             every_work=f"sleep:{params['work_ms']}",
             wall_clock=variant.every_s > 0,
+            early_s=variant.early_s,
             replicas=params["replicas"],
             wait="hold",
             hold_s=self.seconds(params),

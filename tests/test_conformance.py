@@ -181,6 +181,7 @@ class Ticks(Scenario):
             "ticks",
             every_s=self.every_s,
             wall_clock=variant.every_s > 0,
+            early_s=variant.early_s,
             wait="hold",
             hold_s=self.seconds(params),
         )

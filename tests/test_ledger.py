@@ -380,6 +380,16 @@ def beaten(starts: list[float], until: float, *, lasting: float = 1.0) -> pd.Dat
     return ledger.ticks(table(records), EVERY, round(until * MS))
 
 
+def test_a_run_that_may_be_early_belongs_to_the_tick_that_follows() -> None:
+    records = [event(1, Kind.SUBMIT, 900 * MS, 1000 * MS)]
+    records += [event(1, Kind.START, at * MS, run=run) for run, at in enumerate((980, 1110, 1170))]
+    found = ledger.ticks(table(records), EVERY, 1300 * MS, 40 * MS)
+    assert found["starts"].tolist() == [1, 1, 1]
+    assert (found["start_ns"] - found["due_ns"]).tolist() == [-20 * MS, 10 * MS, -30 * MS]
+    strict = ledger.ticks(table(records), EVERY, 1300 * MS)
+    assert strict["starts"].to_dict() == {-1: 1, 0: 0, 1: 2, 2: 0}
+
+
 def test_without_a_submit_turns_begin_with_the_first_run() -> None:
     found = beaten([1000, 1100, 1200], 1300)
     assert found["due_ns"].tolist() == [1000 * MS, 1100 * MS, 1200 * MS]

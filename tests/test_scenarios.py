@@ -1780,6 +1780,22 @@ def test_a_cron_expression_says_what_a_period_says(every_s: float, cron: str) ->
     assert (phase.cron, phase.wall_clock) == (cron, bool(cron))
 
 
+def test_a_schedule_that_may_be_early_is_not_called_skipped_and_repeated() -> None:
+    """Due every 10 s from 10 s on: the runs at 9.6 and 30.2 s are those of the first and the third tick."""
+    early = Variant("v", early_s=0.5)
+    (phase,) = plan("periodic", variant=early, every_s=10.0, ticks=3)
+    assert phase.early_s == plan("replicas", variant=early)[0].early_s == 0.5
+    own = SCHEDULE >> PHASE_SHIFT | 1
+    told = [(own, 0, Kind.SUBMIT, 0, 10 * SECOND)]
+    runs = [(own, 0, kind, at * 100 * MS, 0) for at in (96, 199, 302) for kind in (Kind.START, Kind.END)]
+    edges = [sample("ticks", "begin", 0, "total"), sample("ticks", "end", 45 * SECOND, "total")]
+    found = figures("periodic", history([phase], [[*told, *runs]], edges), every_s=10.0, ticks=3)
+    assert [found[f"ticks_{what}"].value for what in ("planned", "skipped", "repeated")] == [3, 0, 0]
+    assert found["tick_delay_p50"].value == exactly(-100)
+    assert found["tick_delay_max"].value == exactly(200)
+    assert "2 of 3 began early, by up to 400 ms" in found["tick_delay_p95"].note
+
+
 def test_what_takes_seconds_is_asked_for_no_shorter_period() -> None:
     slow, system = Variant("v", shortest_s=10.0), discovery.systems()["reference"]
     refused = "what its schedules start takes seconds: --set every_s=10, or more"
