@@ -210,16 +210,19 @@ def _accuracy(history: History, params: Mapping[str, Any]) -> Iterator[Metric]:
 def _overlap(history: History) -> Iterator[Metric]:
     """What became of the ticks that were due while the first run was going on."""
     every_ns = round(history.phases[history.number("ticks")].every_s * 1e9)
-    due_ns = history.ticks("ticks")["due_ns"].to_numpy(np.int64)
-    runs = history.runs("ticks")
+    ticks, runs = history.ticks("ticks"), history.runs("ticks")
     if not len(runs) or pd.isna(runs["end_ns"].iloc[0]):
         raise CellError("the run that was to last long never began, or did not end")
     first = runs.iloc[0]
     begin_ns, end_ns = int(first["start_ns"]), int(first["end_ns"])
     start_ns = runs["start_ns"].to_numpy(np.int64)
-    meanwhile = int(((due_ns > begin_ns) & (due_ns < end_ns)).sum())
+    others = ticks[
+        (ticks["start_ns"] != begin_ns).fillna(True).to_numpy(bool)
+    ]  # it may begin before it is due
+    meanwhile = int(((others["due_ns"] > begin_ns) & (others["due_ns"] < end_ns)).sum())
     beside = int(((start_ns > begin_ns) & (start_ns < end_ns)).sum())
-    queued = made_up(start_ns[start_ns >= end_ns], begin_ns, every_ns, end_ns, every_ns // 4)
+    made = made_up(start_ns[start_ns >= end_ns], begin_ns, every_ns, end_ns, every_ns // 4)
+    queued = min(made, max(0, meanwhile - beside))
     yield Metric("overlap_due", "count", float(meanwhile), meanwhile)
     yield Metric("overlap_beside", "count", float(beside), meanwhile)
     yield Metric("overlap_queued", "count", float(queued), meanwhile)

@@ -1326,6 +1326,15 @@ def test_what_is_due_during_a_long_run_is_skipped_or_waits_or_runs_beside_it(
     }
 
 
+def test_a_long_run_that_begins_early_is_not_due_beside_itself() -> None:
+    """It begins 40 ms before its tick at 1 s; that at 5 s, due after its end, waits for 760 ms."""
+    runs = [(0.96, 4.46), *instants(2, 3, 4, 5.76, 6, 7)]
+    made = kept(runs, ends={"ticks": 9.0})
+    phase = dataclasses.replace(made.phases[1], early_s=0.05)
+    found = figures("periodic", dataclasses.replace(made, phases={**made.phases, 1: phase}), what="overlap")
+    assert [found[f"overlap_{name}"].value for name in ("due", "beside", "queued", "skipped")] == [3, 3, 0, 0]
+
+
 DOWN = (Phase("down"), Phase("after"))
 
 
