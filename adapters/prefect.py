@@ -191,7 +191,8 @@ https://docs.prefect.io/v3/how-to-guides/workflows/retries
 
 On SQLite its log says `database is locked` once runs wait for 15 s: the server's own service that marks them
 late writes beside itself. Nothing is refused or lost (https://github.com/PrefectHQ/prefect/issues/17473), but once
-everything waited a minute for that lock. On PostgreSQL its tables need the extension `pg_trgm`, which not every build of that server has.
+everything waited a minute for that lock. On PostgreSQL its tables need the extension `pg_trgm`, which not every
+build of that server has.
 
 `fastapi` is bounded as Prefect 3.9 itself bounds it: the server of 3.8 does not start with 0.155 or later.
 SQLAlchemy is bounded because the server of 3.8 makes no flow runs for a schedule with 2.1: its insert raises "Can't

@@ -64,7 +64,8 @@
 
 Schedules are kept by `rq cron`, a process of its own, which sends a job when it starts and then again so long
 after it last sent one; with a cron expression, only when that is due (https://python-rq.org/docs/cron/). The
-vendor calls it beta; the other way, a `Repeat`, runs a job a number of times that is given in advance. It keeps no lock and reads nothing back when it starts.
+vendor calls it beta; the other way, a `Repeat`, runs a job a number of times that is given in advance. It
+keeps no lock and reads nothing back when it starts.
 
 This module is also the settings module of `rq worker --config`, which is how a worker learns the address
 (https://python-rq.org/docs/workers/#using-a-config-file). It is imported before the worker forks: otherwise

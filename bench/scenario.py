@@ -41,7 +41,8 @@ __all__ = [
     "AHEAD_S", "BATCHES", "REST_S", "Arrival", "CellError", "Fate", "Fault", "Grid", "History", "Load",
     "Metric", "Parameter", "Phase", "Phases", "Scenario", "Seen", "System", "Unsupported", "Variant",
     "Workers", "body_s", "bursts", "capacity_hz", "cron_of", "first_tasks", "idling", "ledger",
-    "no_schedule", "offsets_ns", "quantiles", "rate_hz", "speedup", "stats", "steady_hz", "works",
+    "no_schedule", "offsets_ns", "quantiles", "rate_hz", "schedule_of", "speedup", "stats",
+    "steady_hz", "works",
 ]  # fmt: skip
 
 BATCHES = "its tasks are handed over in batches: see the variant that takes them one by one"
@@ -267,6 +268,16 @@ def no_schedule(system: System, variant: Variant, every_s: float, *, cron: bool 
     return ""
 
 
+def schedule_of(variant: Variant, every_s: float, cron: str = "") -> dict[str, Any]:
+    """What a phase says of a schedule that a variant keeps."""
+    return {
+        "every_s": every_s,
+        "cron": cron,
+        "wall_clock": bool(cron or variant.every_s),
+        "early_s": variant.early_s,
+    }
+
+
 def first_tasks(variant: Variant, rounds: int = FIRST_ROUNDS) -> int:
     """How many tasks of a variant are enough to see roughly what it reaches."""
     return rounds * (variant.max_slots or 1) if variant.heavy else FIRST_TASKS
@@ -278,10 +289,6 @@ def idling(variant: Variant, idle_s: float, *, memory: bool = False) -> Phases:
         yield Phase("rest", wait="hold", hold_s=REST_S)
         idle_s = max(idle_s, LEAST_IDLE_S)
     yield Phase("idle", wait="hold", hold_s=idle_s, memory=memory)
-
-
-LEAST_ROUNDS = 4
-"""Of fewer, an interval of their mean says too little."""
 
 
 def bursts(variant: Variant, work: str, most_n: int, least_n: int = 0) -> Phases:
@@ -317,6 +324,10 @@ def capacity_hz(tasks: pd.DataFrame) -> float:
     return found
 
 
+LEAST_ROUNDS = 4
+"""Of fewer, an interval of their mean says too little."""
+
+
 def speedup(after: pd.DataFrame, before: pd.DataFrame) -> stats.Interval:
     """The capacity in one burst over that in another, each as in `capacity_hz`.
 
@@ -329,11 +340,11 @@ def speedup(after: pd.DataFrame, before: pd.DataFrame) -> stats.Interval:
         CellError: of a burst, fewer than two tasks came to an end.
     """
     value = capacity_hz(after) / capacity_hz(before)
-    first, second = _rounds_ns(before), _rounds_ns(after)
-    n = min(len(first), len(second))
-    if n < LEAST_ROUNDS or min(first.min(), second.min()) <= 0:
+    before_ns, after_ns = _rounds_ns(before), _rounds_ns(after)
+    n = min(len(before_ns), len(after_ns))
+    if n < LEAST_ROUNDS or min(before_ns.min(), after_ns.min()) <= 0:
         return stats.Interval(value, None, None, n, 0.0)
-    found = stats.mean_ratio_interval(first, second)
+    found = stats.mean_ratio_interval(before_ns, after_ns)
     assert found.low is not None
     assert found.high is not None
     scale = value / found.value  # of rounds of another size, and of what was left over
@@ -347,15 +358,16 @@ def _over(tasks: pd.DataFrame) -> pd.DataFrame:
 
 def _rounds_ns(tasks: pd.DataFrame) -> npt.NDArray[np.float64]:
     """How long each round of a burst took after the first; what is left at the end counts as a whole one."""
-    ended = _over(tasks)
-    ended = ended[ended["ends"] > 0].sort_values("end_ns")
-    size = max(1, openloop.at_once(ended))
-    ends_ns = ended["end_ns"].to_numpy(np.float64)
-    whole_ns = ends_ns[size - 1 :: size]
-    rounds_ns, left = np.diff(whole_ns), len(ends_ns) % size
-    if left and len(whole_ns):
-        rounds_ns = np.append(rounds_ns, (ends_ns[-1] - whole_ns[-1]) * size / left)
-    return rounds_ns
+    ends_ns, size = _in_rounds(_over(tasks))
+    whole_ns, left = ends_ns[size - 1 :: size], len(ends_ns) % size
+    rounds_ns = np.diff(whole_ns).astype(np.float64)
+    return np.append(rounds_ns, (ends_ns[-1] - whole_ns[-1]) * size / left) if left else rounds_ns
+
+
+def _in_rounds(tasks: pd.DataFrame) -> tuple[npt.NDArray[np.int64], int]:
+    """When each task came to an end, in that order, and how many a round is: as many as ran at once."""
+    ended = tasks[tasks["ends"] > 0].sort_values("end_ns")
+    return ended["end_ns"].to_numpy(np.int64), max(1, openloop.at_once(ended))
 
 
 def rate_hz(tasks: pd.DataFrame) -> tuple[float, int]:
@@ -372,12 +384,12 @@ def steady_hz(tasks: pd.DataFrame) -> tuple[float, int]:
 
     Where less than another round ended, or in no time, the whole is all there is.
     """
-    ended = tasks[tasks["ends"] > 0].sort_values("end_ns")
-    first = max(1, openloop.at_once(ended))
-    if len(ended) < 2 * first:
+    ends_ns, first = _in_rounds(tasks)
+    n = len(ends_ns)
+    if n < 2 * first:
         return rate_hz(tasks)
-    span_ns = int(ended["end_ns"].iloc[-1]) - int(ended["end_ns"].iloc[first - 1])
-    return ((len(ended) - first) / span_ns * 1e9, len(ended)) if span_ns > 0 else rate_hz(tasks)
+    span_ns = int(ends_ns[-1] - ends_ns[first - 1])
+    return ((n - first) / span_ns * 1e9, n) if span_ns > 0 else rate_hz(tasks)
 
 
 class Scenario(ABC):

@@ -112,6 +112,7 @@ MATRIX_LEAD: Final = (
     "promised, and what was seen. Not struck: no task ran when the fault was done. Unclear: no trial broke "
     "it, but some did not end ok."
 )
+
 PARTS: Final = {
     "processes": ("When a process dies or stands still: promised and observed", ("task", "worker", "server")),
     "services": ("When a service, a connection or the clock fails: promised and observed", None),
@@ -174,6 +175,11 @@ class Seen:
         return ", ".join(filter(None, (self.subject.variant, self.condition)))
 
     @property
+    def asked(self) -> bool:
+        """Whether a trial could be made at all, whatever became of it."""
+        return bool(self.trials or self.failed)
+
+    @property
     def kind(self) -> str:
         """The kind of promise, or an empty string."""
         return self.promise.kind if self.promise else ""
@@ -228,11 +234,11 @@ def observed(run: Run) -> list[Seen]:
         if figure.scenario != SCENARIO:
             continue
         fault, condition = _asked(figure.params_text)
-        system, variant = figure.subject.key
-        promise = _promise(run, system, variant, fault)
-        seen = found.setdefault(
-            (system, variant, fault, condition), Seen(figure.subject, fault, promise, condition=condition)
-        )
+        key = (*figure.subject.key, fault, condition)
+        if key not in found:
+            promise = _promise(run, *figure.subject.key, fault)
+            found[key] = Seen(figure.subject, fault, promise, condition=condition)
+        seen = found[key]
         if figure.metric in TIMES:
             seen.figures[figure.metric] = figure
         elif figure.metric == "struck":
@@ -306,13 +312,11 @@ def _part(fault: str) -> str:
 
 
 def _matrix(part: str, rows: Sequence[Seen]) -> Table:
-    faults = [
-        fault for fault in FAULTS if any(row.fault == fault and (row.trials or row.failed) for row in rows)
-    ]
+    asked = [row for row in rows if row.asked]
+    faults = [fault for fault in FAULTS if any(row.fault == fault for row in asked)]
     by_variant: dict[tuple[str, str], dict[str, Seen]] = {}
-    for row in rows:
-        if row.trials or row.failed:
-            by_variant.setdefault((row.subject.system, row.variant), {})[row.fault] = row
+    for row in asked:
+        by_variant.setdefault((row.subject.system, row.variant), {})[row.fault] = row
     shown, notes = [], Footnotes()
     for own in by_variant.values():
         first = next(iter(own.values()))
@@ -345,10 +349,9 @@ def _verdict(row: Seen, sub: str, notes: Footnotes) -> Entry:
 def _details(rows: Sequence[Seen]) -> Table:
     groups: dict[str, list[tuple[Entry, ...]]] = {}
     notes = Footnotes()
-    for row in rows:
-        if row.trials or row.failed:
-            head = f"{row.subject.title} {row.variant} ({row.subject.guarantee})"
-            groups.setdefault(head, []).append(_detail(row, notes))
+    for row in (row for row in rows if row.asked):
+        head = f"{row.subject.title} {row.variant} ({row.subject.guarantee})"
+        groups.setdefault(head, []).append(_detail(row, notes))
     labels = ["Fault", "Promised", *COUNTS.values(), *TIMES.values(), "Trials", "Verdict"]
     numeric = {*COUNTS.values(), *TIMES.values(), "Trials"}
     columns = tuple(Column(label, label in numeric) for label in labels)

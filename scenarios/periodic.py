@@ -40,6 +40,7 @@ from bench.scenario import (
     cron_of,
     no_schedule,
     quantiles,
+    schedule_of,
     stats,
 )
 
@@ -135,8 +136,7 @@ class Periodic(Scenario):
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
         every_s, what, missed = params["every_s"], params["what"], params["missed"]
         cron = cron_of(every_s) if params["trigger"] == "cron" else ""
-        kept: dict[str, Any] = {"cron": cron, "wall_clock": bool(cron or variant.every_s)}
-        kept |= {"every_s": every_s, "early_s": variant.early_s, "wait": "hold"}
+        kept = {**schedule_of(variant, every_s, cron), "wait": "hold"}
         before_s, after_s = (BEFORE + 0.5) * every_s, (missed + 1) * every_s
         if what == "accuracy":
             yield from self._accuracy(params, variant, kept)
@@ -184,18 +184,17 @@ def _accuracy(history: History, params: Mapping[str, Any]) -> Iterator[Metric]:
     yield Metric("ticks_overlapped", "count", float(ticks["overlapped"].sum()), n)
     start_ns, due_ns = ran["start_ns"].to_numpy(np.int64), ran["due_ns"].to_numpy(np.int64)
     delay_ms = (start_ns - due_ns) / 1e6
+    phase = history.phases[history.number("ticks")]
     note = "" if history.told("ticks") else "due times are counted from its least late tick"
-    if history.phases[history.number("ticks")].wall_clock:
+    if phase.wall_clock:
         note = f"due when the wall clock shows a multiple of {params['every_s']:g} s"
-    if (early := int((delay_ms < 0).sum())) and history.phases[history.number("ticks")].early_s:
-        note = "; ".join(
-            filter(None, (note, f"{early} of {n} began early, by up to {-delay_ms.min():.0f} ms"))
-        )
-    yield from quantiles("tick_delay", delay_ms, note)
+    early, words = int((delay_ms < 0).sum()), ""
+    if early and phase.early_s:
+        words = f"{early} of {n} began early, by up to {-delay_ms.min():.0f} ms"
+    yield from (metric.noted(words) for metric in quantiles("tick_delay", delay_ms, note))
     if params["load"]:
-        load = history.phases[history.number("ticks")].load
-        assert load is not None
-        yield Metric("offered_rate", "tasks/s", load.rate_hz, load.n)
+        assert phase.load is not None
+        yield Metric("offered_rate", "tasks/s", phase.load.rate_hz, phase.load.n)
     if len(ran) < LEAST_DRIFT:
         return
     minutes = (due_ns - due_ns[0]) / 6e10
@@ -216,10 +215,9 @@ def _overlap(history: History) -> Iterator[Metric]:
     first = runs.iloc[0]
     begin_ns, end_ns = int(first["start_ns"]), int(first["end_ns"])
     start_ns = runs["start_ns"].to_numpy(np.int64)
-    others = ticks[
-        (ticks["start_ns"] != begin_ns).fillna(True).to_numpy(bool)
-    ]  # it may begin before it is due
-    meanwhile = int(((others["due_ns"] > begin_ns) & (others["due_ns"] < end_ns)).sum())
+    # Its own tick is none of those, and may be due after it began.
+    due_ns = ticks.loc[(ticks["start_ns"] != begin_ns).fillna(True).to_numpy(bool), "due_ns"]
+    meanwhile = int(((due_ns > begin_ns) & (due_ns < end_ns)).sum())
     beside = int(((start_ns > begin_ns) & (start_ns < end_ns)).sum())
     made = made_up(start_ns[start_ns >= end_ns], begin_ns, every_ns, end_ns, every_ns // 4)
     queued = min(made, max(0, meanwhile - beside))

@@ -23,6 +23,7 @@ from bench.scenario import (
     System,
     Variant,
     no_schedule,
+    schedule_of,
 )
 
 PAUSED_AT = 3
@@ -62,15 +63,13 @@ class Replicas(Scenario):
         at_s, for_s = (PAUSED_AT - 0.5) * params["every_s"], params["pause_s"]
         yield Phase(
             "ticks",
-            every_s=params["every_s"],
             every_work=f"sleep:{params['work_ms']}",
-            wall_clock=variant.every_s > 0,
-            early_s=variant.early_s,
             replicas=params["replicas"],
             wait="hold",
             hold_s=self.seconds(params),
             supervised=for_s > 0,
             faults=(Fault("pause", "worker", at_s, for_s),) if for_s else (),
+            **schedule_of(variant, params["every_s"]),
         )
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:

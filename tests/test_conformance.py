@@ -14,7 +14,7 @@ from bench import discovery, environments, ledger, services
 from bench.harness import MARKER
 from bench.model import Load, Metric, Phase, Status, System, Variant, Workers
 from bench.runner import Result
-from bench.scenario import History, Phases, Scenario
+from bench.scenario import History, Phases, Scenario, schedule_of
 from bench.services import Provision
 from tests.conftest import OneCell
 from tests.loopback import Seen, loopback_only
@@ -177,14 +177,7 @@ class Ticks(Scenario):
         return self.turns * self.every_s
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
-        yield Phase(
-            "ticks",
-            every_s=self.every_s,
-            wall_clock=variant.every_s > 0,
-            early_s=variant.early_s,
-            wait="hold",
-            hold_s=self.seconds(params),
-        )
+        yield Phase("ticks", wait="hold", hold_s=self.seconds(params), **schedule_of(variant, self.every_s))
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
         ticks = history.ticks("ticks")
