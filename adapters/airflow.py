@@ -41,7 +41,7 @@
 #
 # [tool.schedbench.scaled]
 # AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL = ["5", "5 s, not 300 s", "https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html"]
-# AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD = ["4", "4 s, not 30 s", "https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html"]
+# AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD = ["20", "20 s, not 30 s", "https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html"]
 # AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC = ["1", "1 s, not 5 s", "https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html"]
 #
 # [tool.schedbench.variants.postgresql]

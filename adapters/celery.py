@@ -26,11 +26,11 @@
 # max_retries = ["as asked, not 3, where a task is to be retried", "as often as for every system", "https://docs.celeryq.dev/en/stable/userguide/tasks.html#retrying"]
 #
 # [tool.schedbench.promises]
-# broker-kill = ["lost", "what Redis took since its last snapshot is gone", 25, "https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/"]
+# broker-kill = ["lost", "what Redis took since its last snapshot is gone", 35, "https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/"]
 # task-process = ["failed", "WorkerLostError: logged, not run again, no state kept", 0, "https://docs.celeryq.dev/en/stable/userguide/tasks.html"]
-# worker = ["lost", "running ones are lost; prefetched ones come back after the visibility timeout", 25, "https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout"]
-# broker = ["redelivered", "queue is in the snapshot; what workers hold comes back after the visibility timeout", 25, "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
-# cut = ["redelivered", "reconnects; what it held may wait for the visibility timeout", 25, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-cancel-long-running-tasks-on-connection-loss"]
+# worker = ["lost", "running ones are lost; prefetched ones come back after the visibility timeout", 35, "https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout"]
+# broker = ["redelivered", "queue is in the snapshot; what workers hold comes back after the visibility timeout", 35, "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
+# cut = ["redelivered", "reconnects; what it held may wait for the visibility timeout", 35, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-cancel-long-running-tasks-on-connection-loss"]
 # worker-pause = ["kept", "not run twice: 10 s is far below the visibility timeout of 3600 s", 0, "https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout"]
 # poison = ["failed", "given up after the first attempt: already acknowledged", 0, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-acks-late"]
 # raise = ["failed", "not retried: logged and done, also with acks_late (task_acks_on_failure)", 0, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-acks-on-failure-or-timeout"]
@@ -44,7 +44,7 @@
 # settle_s = 10
 #
 # [tool.schedbench.variants.redis.scaled]
-# broker_transport_options = [{ visibility_timeout = 10, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 10 s, looked at every 1 s, not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
+# broker_transport_options = [{ visibility_timeout = 20, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 20 s, looked at every 1 s, not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
 #
 # [tool.schedbench.variants.redis-threads]
 # summary = "thread pool, one thread per slot in one process; acknowledged before it runs; no result backend"
@@ -66,7 +66,7 @@
 # poison = ["lost", "kills the whole worker; the task was acknowledged, so it is not run again", 0, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-acks-late"]
 #
 # [tool.schedbench.variants.redis-threads.scaled]
-# broker_transport_options = [{ visibility_timeout = 10, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 10 s, looked at every 1 s, not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
+# broker_transport_options = [{ visibility_timeout = 20, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 20 s, looked at every 1 s, not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
 #
 # [tool.schedbench.variants.redis-acks-late]
 # summary = "prefork pool; acknowledged after it ran, put back when its child dies; no result backend"
@@ -86,12 +86,12 @@
 #
 # [tool.schedbench.variants.redis-acks-late.promises]
 # task-process = ["redelivered", "put back by its worker at once, to the end of the queue", 5, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-reject-on-worker-lost"]
-# worker = ["redelivered", "all unacknowledged, run or prefetched, come back after the visibility timeout", 25, "https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout"]
-# cut = ["redelivered", "reconnects; what it held may wait for the visibility timeout, may run twice", 25, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-cancel-long-running-tasks-on-connection-loss"]
+# worker = ["redelivered", "all unacknowledged, run or prefetched, come back after the visibility timeout", 35, "https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout"]
+# cut = ["redelivered", "reconnects; what it held may wait for the visibility timeout, may run twice", 35, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-cancel-long-running-tasks-on-connection-loss"]
 # poison = ["redelivered", "loops for ever: `can cause message loops`", 5, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-reject-on-worker-lost"]
 #
 # [tool.schedbench.variants.redis-acks-late.scaled]
-# broker_transport_options = [{ visibility_timeout = 10, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 10 s, looked at every 1 s, not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
+# broker_transport_options = [{ visibility_timeout = 20, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 20 s, looked at every 1 s, not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
 #
 # [tool.schedbench.variants.redis-results]
 # summary = "prefork pool; acknowledged before it runs; results kept in the same Redis"
@@ -111,7 +111,7 @@
 # task-process = ["failed", "WorkerLostError: FAILURE in the result backend", 0, "https://docs.celeryq.dev/en/stable/userguide/tasks.html"]
 #
 # [tool.schedbench.variants.redis-results.scaled]
-# broker_transport_options = [{ visibility_timeout = 10, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 10 s, looked at every 1 s, not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
+# broker_transport_options = [{ visibility_timeout = 20, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 20 s, looked at every 1 s, not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
 #
 # [tool.schedbench.variants.redis-polls-table]
 # summary = "as redis; beat has a task look into a table for schedules that are due, every second for a minute"
@@ -123,7 +123,7 @@
 # settings = { poll_s = 1 }
 #
 # [tool.schedbench.variants.redis-polls-table.scaled]
-# broker_transport_options = [{ visibility_timeout = 10, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 10 s, looked at every 1 s, not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
+# broker_transport_options = [{ visibility_timeout = 20, unacked_restore_interval = 1, unacked_restore_throttle = 1 }, "visibility_timeout 20 s, looked at every 1 s, not 3600 s and 100 s", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
 #
 # [tool.schedbench.variants.redis-polls-table.changed]
 # beat_schedule = ["polls a SQLite table every second", "schedules that users edit; its minute, scaled", "https://docs.celeryq.dev/en/stable/userguide/periodic-tasks.html#using-custom-scheduler-classes"]

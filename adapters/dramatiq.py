@@ -27,12 +27,12 @@
 #
 # [tool.schedbench.promises]
 # broker-kill = ["lost", "what Redis took since its last snapshot is gone", 25, "https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/"]
-# task-process = ["redelivered", "redelivered once its heartbeat is 60 s old and some command does maintenance", 15, "https://dramatiq.io/advanced.html#message-persistence"]
-# worker = ["redelivered", "docs: redelivered later; its processes live on as orphans and run what they hold", 15, "https://dramatiq.io/advanced.html#message-persistence"]
-# broker = ["redelivered", "queue is in the snapshot; consumers start again after 3 s; acks are tried until done", 15, "https://dramatiq.io/reference.html#environment-variables"]
-# cut = ["redelivered", "reset connections: as a broker restart; silent ones: 5 s socket timeout, then 3 s", 15, "https://github.com/Bogdanp/dramatiq/blob/v2.2.0/dramatiq/worker.py"]
+# task-process = ["redelivered", "redelivered once its heartbeat is 60 s old and some command does maintenance", 30, "https://dramatiq.io/advanced.html#message-persistence"]
+# worker = ["redelivered", "docs: redelivered later; its processes live on as orphans and run what they hold", 30, "https://dramatiq.io/advanced.html#message-persistence"]
+# broker = ["redelivered", "queue is in the snapshot; consumers start again after 3 s; acks are tried until done", 30, "https://dramatiq.io/reference.html#environment-variables"]
+# cut = ["redelivered", "reset connections: as a broker restart; silent ones: 5 s socket timeout, then 3 s", 30, "https://github.com/Bogdanp/dramatiq/blob/v2.2.0/dramatiq/worker.py"]
 # worker-pause = ["kept", "not run twice: 10 s is below the heartbeat of 60 s", 0, "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]
-# poison = ["redelivered", "loops for ever: retries count exceptions, not dead processes", 15, "https://github.com/Bogdanp/dramatiq/pull/383"]
+# poison = ["redelivered", "loops for ever: retries count exceptions, not dead processes", 30, "https://github.com/Bogdanp/dramatiq/pull/383"]
 # raise = ["redelivered", "20 retries, first after 15-30 s, then twice as long each, at most 7 days; then dead", 30, "https://dramatiq.io/guide.html#message-retries"]
 # unserialisable = ["refused", "send() raises: what json cannot encode `will fail immediately`", 0, "https://dramatiq.io/best_practices.html#simple-messages"]
 #
@@ -45,7 +45,7 @@
 # settings = { slots_are = "processes" }
 #
 # [tool.schedbench.variants.redis.scaled]
-# heartbeat_timeout = [5000, "5 s, not 60 s", "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]
+# heartbeat_timeout = [20000, "20 s, not 60 s", "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]
 # maintenance_chance = [1000000, "at every command, not one in 1000", "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]
 #
 # [tool.schedbench.variants.redis-threads]
@@ -65,7 +65,7 @@
 # --threads = ["slots, not 8", "a slot means the same for every system", "https://dramatiq.io/guide.html#workers"]
 #
 # [tool.schedbench.variants.redis-threads.scaled]
-# heartbeat_timeout = [5000, "5 s, not 60 s", "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]
+# heartbeat_timeout = [20000, "20 s, not 60 s", "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]
 # maintenance_chance = [1000000, "at every command, not one in 1000", "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]
 #
 # [tool.schedbench.variants.redis-prefetch]
@@ -83,7 +83,7 @@
 # dramatiq_queue_prefetch = ["16, not 2 per thread", "as a process of the default 8 threads has", "https://dramatiq.io/reference.html#environment-variables"]
 #
 # [tool.schedbench.variants.redis-prefetch.scaled]
-# heartbeat_timeout = [5000, "5 s, not 60 s", "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]
+# heartbeat_timeout = [20000, "20 s, not 60 s", "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]
 # maintenance_chance = [1000000, "at every command, not one in 1000", "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]
 #
 # [tool.schedbench.variants.rabbitmq]

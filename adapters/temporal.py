@@ -29,16 +29,16 @@
 # headless = ["set: no web interface", "nothing looks at it", "https://docs.temporal.io/cli/server#start-dev"]
 #
 # [tool.schedbench.promises]
-# worker = ["redelivered", "running activities run again when their timeout of 60 s is over; others at once", 25, "https://docs.temporal.io/encyclopedia/detecting-activity-failures#start-to-close-timeout"]
+# worker = ["redelivered", "running activities run again when their timeout of 60 s is over; others at once", 35, "https://docs.temporal.io/encyclopedia/detecting-activity-failures#start-to-close-timeout"]
 # server = ["lost", "the history is in its memory: all workflows are gone", 0, "https://docs.temporal.io/cli/server#start-dev"]
-# cut = ["redelivered", "requests are repeated; an end that is not reported in 60 s is run again", 25, "https://docs.temporal.io/encyclopedia/detecting-activity-failures#start-to-close-timeout"]
+# cut = ["redelivered", "requests are repeated; an end that is not reported in 60 s is run again", 35, "https://docs.temporal.io/encyclopedia/detecting-activity-failures#start-to-close-timeout"]
 # worker-pause = ["kept", "not run twice: 10 s is below 60 s (with a body of < 50 s)", 0, "https://docs.temporal.io/encyclopedia/detecting-activity-failures#start-to-close-timeout"]
-# poison = ["redelivered", "loops for ever: attempts have no bound; 60 s and 1, 2, 4 .. 100 s apart", 25, "https://docs.temporal.io/encyclopedia/retry-policies"]
+# poison = ["redelivered", "loops for ever: attempts have no bound; 60 s and 1, 2, 4 .. 100 s apart", 35, "https://docs.temporal.io/encyclopedia/retry-policies"]
 # raise = ["failed", "not retried: the adapter declares its error non-retryable", 0, "https://docs.temporal.io/encyclopedia/retry-policies"]
 # unserialisable = ["refused", "start_workflow raises: arguments become JSON", 0, "https://docs.temporal.io/develop/python/data-handling/data-conversion"]
 #
 # [tool.schedbench.scaled]
-# start_to_close_s = [5, "5 s, not 60 s", "https://docs.temporal.io/encyclopedia/detecting-activity-failures#start-to-close-timeout"]
+# start_to_close_s = [20, "20 s, not 60 s", "https://docs.temporal.io/encyclopedia/detecting-activity-failures#start-to-close-timeout"]
 #
 # [tool.schedbench.variants.memory]
 # summary = "a workflow with one activity per task; development server, history in memory; sandbox"
@@ -82,7 +82,7 @@
 # persistence = ["the history: a SQLite file", "https://docs.temporal.io/cli/server#start-dev"]
 #
 # [tool.schedbench.variants.sqlite.promises]
-# server = ["redelivered", "the history is on disk: goes on where it was", 25, "https://docs.temporal.io/cli/server#start-dev"]
+# server = ["redelivered", "the history is on disk: goes on where it was", 35, "https://docs.temporal.io/cli/server#start-dev"]
 #
 # [tool.schedbench.variants.external]
 # summary = "a workflow with one activity per task; a server that is already running; sandbox"
@@ -102,7 +102,7 @@
 # headless = ["as that server is set", "it is not started here", "https://docs.temporal.io/temporal-service"]
 #
 # [tool.schedbench.variants.external.promises]
-# server = ["redelivered", "the history is on disk: goes on where it was; that server's own database", 25, "https://docs.temporal.io/temporal-service/persistence"]
+# server = ["redelivered", "the history is on disk: goes on where it was; that server's own database", 35, "https://docs.temporal.io/temporal-service/persistence"]
 # ///
 """Temporal: workflows that run activities, in a worker process of its own. A body is an activity.
 

@@ -83,7 +83,7 @@ def run_cell(
     if missing := scenario.why_not(system, variant, params):
         return Result(Status.UNSUPPORTED, missing)
     provision = provision or Provision(owner=home.name)
-    if scenario.scaled(params):
+    if scenario.scaled:
         scaled = {key: constant.value for key, constant in variant.scaled.items()}
         variant = replace(variant, settings={**variant.settings, **scaled})
     try:
@@ -209,7 +209,7 @@ class _Play:
             metrics = [metric.noted(words) for metric in metrics]
         for what in self._clock_faults(details):
             metrics = [metric.noted(f"invalid: {what}") for metric in metrics]
-        scaled = self.stack.variant.scaled if self.scenario.scaled(self.params) else {}
+        scaled = self.stack.variant.scaled if self.scenario.scaled else {}
         about = [("all", f"{key} is {constant.words}") for key, constant in scaled.items()]
         for said_of, words in (*about, *self.stack.remarks()):
             metrics = [

@@ -404,6 +404,8 @@ class Scenario(ABC):
     """The metric that the line of a cell shows."""
     again: ClassVar[bool] = True
     """Whether a cell that a disturbed machine spoilt is run again: its figures are times, not counts."""
+    scaled: ClassVar[bool] = False
+    """Whether the constants that a variant's header can make shorter are made so."""
     sends: ClassVar[bool] = True
     """Whether it hands tasks over; else the system is asked to run something of its own accord."""
     resumable: ClassVar[bool] = False
@@ -426,11 +428,6 @@ class Scenario(ABC):
 
     def relay(self, params: Mapping[str, Any]) -> bool:
         """Whether connections to services must be such that they can be cut."""
-        del params
-        return False
-
-    def scaled(self, params: Mapping[str, Any]) -> bool:
-        """Whether the constants that a variant's header can make shorter are made so."""
         del params
         return False
 

@@ -6,8 +6,8 @@ drain outlasts the slowest constant by which the vendor promises that a struck t
 is not called lost. A last burst tells what the system reaches afterwards.
 
 Struck tasks are those whose body ran when the fault was done, or the one that carries the fault. Constants
-are made shorter where the library lets one, but not where something stands still: with those, a pause would
-look like a death.
+are made shorter where the library lets one, and stay longer than what stands still here does: else a pause
+would look like a death.
 """
 
 from __future__ import annotations
@@ -38,9 +38,6 @@ from bench.scenario import (
     capacity_hz,
     speedup,
 )
-
-UNSCALED_S: Final = 75.0
-"""Where nothing is made shorter, the drain outlasts heartbeats and timeouts of a minute."""
 
 CALM_S: Final = 2.0
 """After the drain: what comes twice may come late."""
@@ -75,6 +72,7 @@ class Faults(Scenario):
 
     headline = "fault_lost"
     again = False
+    scaled = True
     title = "Faults: the fate of every task when something goes wrong, beside what the vendor promises"
     unasked = frozenset({"standard", "full"})
     parameters = {
@@ -92,9 +90,6 @@ class Faults(Scenario):
         "standard": (Grid(6, tuple({"fault": fault} for fault in CORE), heavy=1),),
         "full": (Grid(10, tuple({"fault": fault} for fault in FAULTS), heavy=3),),
     }
-
-    def scaled(self, params: Mapping[str, Any]) -> bool:
-        return all(fault.verb != "pause" for fault in FAULTS[params["fault"]].done)
 
     def relay(self, params: Mapping[str, Any]) -> bool:
         return any(fault.aim == "network" for fault in FAULTS[params["fault"]].done)
@@ -117,8 +112,6 @@ class Faults(Scenario):
         kind = FAULTS[params["fault"]]
         # What is promised for another fault may be what brings a task back after this one.
         patience_s = max((promise.within_s for promise in variant.promises.values()), default=0.0)
-        if not self.scaled(params):
-            patience_s = max(patience_s, UNSCALED_S)
 
         def limit_s(lasts_s: float) -> float:
             return float(params["limit_s"] + 3 * lasts_s + patience_s)
