@@ -317,10 +317,13 @@ def ticks(records: Records, every_ns: int, until_ns: int, early_ns: int = 0) -> 
 
 
 def _beat_ns(records: Records, every_ns: int) -> int:
-    """When the first run was due, by the run that was the least late."""
+    """When the first run was due, by the run that was the least late.
+
+    How late each is goes on from the one before: what counts from its last run loses a little with each, and
+    may be more than half a period behind in the end.
+    """
     starts = np.sort(records["t_ns"][records["kind"] == Kind.START])
-    since = starts - starts[0]
-    return int(starts[0] + (since - np.round(since / every_ns).astype(np.int64) * every_ns).min())
+    return int(starts[0] + np.unwrap(starts - starts[0], period=every_ns).min())
 
 
 def _follows(*keys: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:

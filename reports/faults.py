@@ -135,11 +135,11 @@ class Trial:
         allowed = ALLOWED[guarantee if special or not kind else kind]
         if not kind and allowed is None:
             return "no promise"
-        if not special and not self.counts["struck"]:
-            return "kept" if not FAULTS[fault].done else "not struck"
         harmed = {name for name in HARMS if self.counts.get(f"fault_{name}")}
         good = allowed is None or harmed <= allowed
-        return "kept" if good and (not special or not kind or self._as_said(kind, special)) else "broken"
+        if not good or (special and kind and not self._as_said(kind, special)):
+            return "broken"
+        return "not struck" if FAULTS[fault].done and not self.counts["struck"] else "kept"
 
     def _as_said(self, kind: str, special: str) -> bool:
         """Whether the one task that carries the fault fared as the vendor says."""

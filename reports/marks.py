@@ -52,7 +52,7 @@ MOST_MISSING: Final = 0.01
 
 _PATTERNS: Final = {
     Mark.INVALID: re.compile(rf"{INVALID}\b"),
-    Mark.PARTIAL: re.compile(r"\d+ of \d+ (trials (failed|left out)|tasks)\b"),
+    Mark.PARTIAL: re.compile(r"\d+ of \d+ (trials (failed|left out)|tasks|ticks never ran)\b"),
     Mark.FEW: re.compile(r"n < \d+"),
     Mark.DISTURBED: re.compile(rf"{DISTURBED}\b"),
     Mark.SHARED: re.compile(r"another schedbench\b"),
@@ -62,7 +62,7 @@ _PATTERNS: Final = {
     Mark.ONE_TRIAL: re.compile(r"1 trial\b"),
     Mark.FEW_TRIALS: re.compile(r"interval of \d+ trials covers\b"),
 }
-_MISSING: Final = re.compile(r"(\d+) of (\d+) tasks\b")
+_MISSING: Final = re.compile(r"(\d+) of (\d+) (?:tasks|ticks never ran)\b")
 _FAILED: Final = re.compile(r"\d+ of \d+ trials failed\b")
 _LEFT_OUT: Final = re.compile(r"(\d+) of (\d+) trials left out\b")
 _SOME_TRIALS: Final = re.compile(r" \((\d+) of (\d+) trials\)$")

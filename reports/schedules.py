@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from bench.stats import proportion_interval
 from bench.store import Run
 from reports import marks
 from reports.lines import condition
-from reports.measured import Measured, Params, Subject, measured
-from reports.tables import DASH, NONE, Column, Entry, Footnotes, Group, Table, interval_text, number, text
+from reports.measured import Measured, Params, Subject, measured, trials_of
+from reports.tables import NONE, Column, Entry, Footnotes, Group, Table, interval_text, number, text
 
 UNMEASURED: Final = "not measured"
 
@@ -26,10 +27,10 @@ PERIODIC_LEAD: Final = (
 )
 REPLICAS_LEAD: Final = (
     "Several instances keep one schedule, told of it at nearly the same moment; every tick is counted by how "
-    "many runs began from its due time to the next one's. Runs overlap when one begins before another has "
-    "ended: then nothing keeps two of them apart. Where one is paused, it is what runs the body, in the "
-    "middle of it, and its lock runs out meanwhile. The share of ticks that ran once has an exact 95 % "
-    "interval."
+    "many runs began from its due time to the next one's, without those of the first seconds, in which not "
+    "all of them are up. Runs overlap when one begins before another has ended: then nothing keeps two of "
+    "them apart. Where one is paused, it is what runs the body, in the middle of it, and its lock runs out "
+    "meanwhile. The share of ticks that ran once has an exact 95 % interval."
 )
 
 COUNTS: Final = {
@@ -41,6 +42,9 @@ COUNTS: Final = {
     "runs_at_once_max": "Most at once",
 }
 
+Words = Callable[[Mapping[str, float]], tuple[str, str]]
+"""What figures say, and what that rests on."""
+
 Figures = Mapping[str, Measured]
 """The figures of one condition by metric; of one that gave none, the reason stands under the empty name."""
 
@@ -48,7 +52,17 @@ Figures = Mapping[str, Measured]
 def tables(run: Run) -> list[Table]:
     """What was seen of schedules and of their replicas; a table without a row is empty."""
     rows = measured(run)
-    return [_periodic(rows), _replicas(rows, run.info.get("systems", {}))]
+    return [_periodic(rows, _trials(run)), _replicas(rows, run.info.get("systems", {}))]
+
+
+def _trials(run: Run) -> dict[tuple[str, str, str], list[dict[str, float]]]:
+    """The figures of each trial of `periodic` that ended ok, by system, variant and parameters as text."""
+    rows = trials_of(run, "periodic")
+    found: dict[tuple[str, str, str], list[dict[str, float]]] = {}
+    for (system, variant, params, _), own in rows.groupby(["system", "variant", "params", "trial"]):
+        figures = dict(zip(own["metric"], own["value"].astype(float), strict=True))
+        found.setdefault((str(system), str(variant), str(params)), []).append(figures)
+    return found
 
 
 def _by_condition(rows: Iterable[Measured], scenario: str) -> dict[Subject, dict[str, dict[str, Measured]]]:
@@ -77,20 +91,32 @@ PERIODIC_HEADS: Final = {
 ASKED: Final = ("idle", "loaded", "cron", "overlap", "down", "restart")
 
 
-def _periodic(rows: Sequence[Measured]) -> Table:
+def _periodic(
+    rows: Sequence[Measured], trials: Mapping[tuple[str, str, str], Sequence[Mapping[str, float]]]
+) -> Table:
     notes, entries, records = Footnotes(), [], []
     for subject, conditions in _by_condition(rows, "periodic").items():
         asked = {what: _first(conditions, what) for what in ASKED}
         period = next((_every(figures) for figures in asked.values() if figures), "")
+
+        def figure(what: str, metric: str) -> Entry:
+            return _figure(asked[what], metric, notes, period)  # noqa: B023 - called in this turn only
+
+        def verdict(what: str, metric: str, words: Words) -> Entry:
+            figures = asked[what]  # noqa: B023
+            text = next(iter(figures.values())).params_text if figures else ""
+            own = trials.get((*subject.key, text), ())  # noqa: B023
+            return _words(figures, metric, words, own, notes, period)  # noqa: B023
+
         cells = {
-            "offset": _figure(asked["idle"], "tick_delay_p95", notes),
-            "loaded": _figure(asked["loaded"], "tick_delay_p95", notes),
-            "cron": _figure(asked["cron"], "tick_delay_p95", notes),
-            "drift": _figure(asked["idle"], "tick_drift_per_minute", notes),
-            "jitter": _figure(asked["idle"], "tick_jitter_p95", notes),
-            "overlap": _words(asked["overlap"], "overlap_due", overlap_words, notes, period),
-            "down": _words(asked["down"], "runs_after", made_up_words, notes, period),
-            "restart": _words(asked["restart"], "runs_after", survival_words, notes, period),
+            "offset": figure("idle", "tick_delay_p95"),
+            "loaded": figure("loaded", "tick_delay_p95"),
+            "cron": figure("cron", "tick_delay_p95"),
+            "drift": figure("idle", "tick_drift_per_minute"),
+            "jitter": figure("idle", "tick_jitter_p95"),
+            "overlap": verdict("overlap", "overlap_due", overlap_words),
+            "down": verdict("down", "runs_after", made_up_words),
+            "restart": verdict("restart", "runs_after", survival_words),
         }
         entries.append((Entry(subject.title), Entry(subject.variant), Entry(period), *cells.values()))
         own = [row for figures in asked.values() for row in figures.values()]
@@ -112,11 +138,15 @@ def _periodic(rows: Sequence[Measured]) -> Table:
 
 
 def _first(conditions: Mapping[str, Figures], what: str) -> Figures:
-    """What was asked with the shortest period, or nothing."""
+    """What was asked with the shortest period that gave a figure, or nothing."""
     fitting = [
         figures for figures in conditions.values() if _what(next(iter(figures.values())).params) == what
     ]
-    return min(fitting, key=lambda figures: _period_s(next(iter(figures.values())).params), default={})
+
+    def order(figures: Figures) -> tuple[bool, float]:
+        return "" in figures, _period_s(next(iter(figures.values())).params)
+
+    return min(fitting, key=order, default={})
 
 
 def _what(params: Params) -> str:
@@ -136,12 +166,20 @@ def _every(figures: Figures) -> str:
     return f"{_period_s(next(iter(figures.values())).params):g} s"
 
 
-def _figure(figures: Figures, metric: str, notes: Footnotes) -> Entry:
+def _figure(figures: Figures, metric: str, notes: Footnotes, period: str) -> Entry:
+    """A figure; below it its interval, and what was asked where that is not what the row says."""
     row = figures.get(metric)
     if row is None:
         return _unmeasured(figures, notes)
-    ends = interval_text(row.interval)
-    return notes.beside(row, sub="" if ends == NONE else ends)
+    ends, load = interval_text(row.interval), row.params.get("load")
+    below = ("" if ends == NONE else ends, f"{load:g} of capacity" if load else "", _other(figures, period))
+    return notes.beside(row, sub="; ".join(filter(None, below)))
+
+
+def _other(figures: Figures, period: str) -> str:
+    """The period, where it is another than that of the row."""
+    every = _every(figures)
+    return f"every {every}" if every != period else ""
 
 
 def _unmeasured(figures: Figures, notes: Footnotes) -> Entry:
@@ -150,18 +188,25 @@ def _unmeasured(figures: Figures, notes: Footnotes) -> Entry:
     return Entry(NONE, notes=notes.of(failed.reason)) if failed else Entry(UNMEASURED)
 
 
-def _words(figures: Figures, metric: str, words: Any, notes: Footnotes, period: str) -> Entry:
-    """What a verdict in words rests on stands below it, with the period where that is another."""
+def _words(
+    figures: Figures,
+    metric: str,
+    words: Words,
+    trials: Sequence[Mapping[str, float]],
+    notes: Footnotes,
+    period: str,
+) -> Entry:
+    """What each trial says, with how many say so where they differ; below it, what the trials gave."""
     row = figures.get(metric)
-    if row is None:
+    if row is None or not trials:
         return _unmeasured(figures, notes)
-    said, below = words({name: value(one) for name, one in figures.items() if name})
-    every = _every(figures)
-    ends = interval_text(row.interval, "count") if row.trials > 1 else NONE
-    spread = f"{ends} runs over {row.trials} trials" if DASH in ends else ""
-    sub = "; ".join(filter(None, (below, spread, f"every {every}" if every != period else "")))
+    said = Counter(words(trial)[0] for trial in trials)
+    text = next(iter(said)) if len(said) == 1 else ", ".join(f"{one} in {n}" for one, n in said.items())
+    below = words({name: value(one) for name, one in figures.items() if name})[1]
+    of = f"of {len(trials)} trials" if len(said) > 1 else ""
     notes.reasons.append(row.reason)
-    return Entry(said, sub, notes.of(row.reason), marks=marks.marks(row.reason))
+    sub = "; ".join(filter(None, (of, below, _other(figures, period))))
+    return Entry(text, sub, notes.of(row.reason), marks=marks.marks(row.reason))
 
 
 def value(row: Measured) -> float:

@@ -191,7 +191,9 @@ def _accuracy(history: History, params: Mapping[str, Any]) -> Iterator[Metric]:
     early, words = int((delay_ms < 0).sum()), ""
     if early and phase.early_s:
         words = f"{early} of {n} began early, by up to {-delay_ms.min():.0f} ms"
-    yield from (metric.noted(words) for metric in quantiles("tick_delay", delay_ms, note))
+    never = f"{n - len(ran)} of {n} ticks never ran" if len(ran) < n else ""
+    for metric in quantiles("tick_delay", delay_ms, note):
+        yield metric.noted(words).noted(never)
     if params["load"]:
         assert phase.load is not None
         yield Metric("offered_rate", "tasks/s", phase.load.rate_hz, phase.load.n)
@@ -207,18 +209,19 @@ def _accuracy(history: History, params: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 def _overlap(history: History) -> Iterator[Metric]:
-    """What became of the ticks that were due while the first run was going on."""
+    """What became of the ticks that came while the first run was going on.
+
+    They come in the rhythm of that run: a schedule that is always late is late for these, too.
+    """
     every_ns = round(history.phases[history.number("ticks")].every_s * 1e9)
-    ticks, runs = history.ticks("ticks"), history.runs("ticks")
+    runs = history.runs("ticks")
     if not len(runs) or pd.isna(runs["end_ns"].iloc[0]):
         raise CellError("the run that was to last long never began, or did not end")
     first = runs.iloc[0]
     begin_ns, end_ns = int(first["start_ns"]), int(first["end_ns"])
     start_ns = runs["start_ns"].to_numpy(np.int64)
-    # Its own tick is none of those, and may be due after it began.
-    due_ns = ticks.loc[(ticks["start_ns"] != begin_ns).fillna(True).to_numpy(bool), "due_ns"]
-    meanwhile = int(((due_ns > begin_ns) & (due_ns < end_ns)).sum())
     beside = int(((start_ns > begin_ns) & (start_ns < end_ns)).sum())
+    meanwhile = max(beside, (end_ns - begin_ns - 1) // every_ns)
     made = made_up(start_ns[start_ns >= end_ns], begin_ns, every_ns, end_ns, every_ns // 4)
     queued = min(made, max(0, meanwhile - beside))
     yield Metric("overlap_due", "count", float(meanwhile), meanwhile)
@@ -232,7 +235,8 @@ def _after(history: History, what: str) -> Iterator[Metric]:
     """What came for the ticks that were due while the schedule was down, and until it ran again."""
     every_ns = round(history.phases[history.number("ticks")].every_s * 1e9)
     if what == "down":
-        down_ns, up_ns = (history.edge_ns("down", edge) for edge in ("begin", "end"))
+        # What keeps it is told to stop when the first phase ends, and may take its time.
+        down_ns, up_ns = history.edge_ns("ticks", "end"), history.edge_ns("down", "end")
         since_ns = up_ns
     else:
         if not history.restarts:
@@ -248,7 +252,8 @@ def _after(history: History, what: str) -> Iterator[Metric]:
     off_ns = min(every_ns // 4, max(LEAST_OFF_NS, 2 * int(np.ptp(late_ns))))
     after_ns = start_ns[start_ns >= since_ns]
     until_ns = int(after_ns[0]) - off_ns if len(after_ns) else up_ns
-    missed = max(0, (until_ns - due_ns) // every_ns - (down_ns - due_ns) // every_ns)
+    stopping = int(((start_ns > down_ns) & (start_ns < since_ns)).sum())
+    missed = max(0, (until_ns - beat_ns) // every_ns - (down_ns - due_ns) // every_ns - stopping)
     yield Metric("missed_ticks", "count", float(missed), missed)
     yield Metric("runs_after", "count", float(len(after_ns)), len(after_ns))
     if not len(after_ns):

@@ -8,10 +8,12 @@ another one in. That is asked of variants that have such a lock, by the setting 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bench.scenario import (
+    CellError,
     Fault,
     Grid,
     History,
@@ -28,6 +30,9 @@ from bench.scenario import (
 
 PAUSED_AT = 3
 """The tick in which the process that runs the body is stopped."""
+
+UP_S = 5.0
+"""Ticks of so many seconds from the first are left out: it is kept by whichever of them is up by then."""
 
 
 class Replicas(Scenario):
@@ -57,10 +62,11 @@ class Replicas(Scenario):
         return no_schedule(system, variant, params["every_s"])
 
     def seconds(self, params: Mapping[str, Any]) -> float:
-        return float((params["ticks"] + 1.5) * params["every_s"])
+        return float((params["ticks"] + left_out(params) + 1.5) * params["every_s"])
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
-        at_s, for_s = (PAUSED_AT - 0.5) * params["every_s"], params["pause_s"]
+        at_s = (left_out(params) + PAUSED_AT - 0.5) * params["every_s"]
+        for_s = params["pause_s"]
         yield Phase(
             "ticks",
             every_work=f"sleep:{params['work_ms']}",
@@ -73,8 +79,10 @@ class Replicas(Scenario):
         )
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
+        if params["pause_s"]:
+            _check_paused(history)
         ticks = history.ticks("ticks")
-        planned = ticks[ticks["planned"]]
+        planned = ticks[ticks["planned"]].iloc[left_out(params) :]
         n, starts = len(planned), planned["starts"]
         yield Metric("ticks_planned", "count", float(n), n)
         yield Metric("ticks_once", "count", float((starts == 1).sum()), n)
@@ -82,3 +90,20 @@ class Replicas(Scenario):
         yield Metric("ticks_several", "count", float((starts > 1).sum()), n)
         yield Metric("ticks_overlapped", "count", float(planned["overlapped"].sum()), n)
         yield Metric("runs_at_once_max", "count", float(history.at_once("ticks")), n)
+
+
+def left_out(params: Mapping[str, Any]) -> int:
+    """How many ticks pass before those that count."""
+    return math.ceil(UP_S / float(params["every_s"]))
+
+
+def _check_paused(history: History) -> None:
+    """Whether a body stood still in a process that was stopped.
+
+    Raises:
+        CellError: it had ended by then, so that no lock could run out around it.
+    """
+    runs, strike = history.runs("ticks"), history.faults[0]
+    begun = (runs["start_ns"] < strike["done_ns"]).to_numpy(bool) & runs["pid"].isin(strike["pids"])
+    if not (begun & (runs["end_ns"].isna() | (runs["end_ns"] > strike["done_ns"]))).any():
+        raise CellError("the process was stopped after its body had ended: nothing was paused")

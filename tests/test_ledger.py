@@ -404,6 +404,13 @@ def test_without_a_submit_the_least_late_run_was_on_time() -> None:
     assert (found["start_ns"] - found["due_ns"]).tolist() == [30 * MS, 0, 10 * MS, 15 * MS]
 
 
+def test_without_a_submit_what_loses_a_little_with_each_tick_is_late_by_all_of_it() -> None:
+    """Every 104 ms instead of 100: by more than half a period in the end, and none of them early."""
+    found = beaten([1000 + 104 * turn for turn in range(20)], 3000)
+    assert found["starts"].tolist() == [1] * 20
+    assert (found["start_ns"] - found["due_ns"]).tolist() == [4 * turn * MS for turn in range(20)]
+
+
 def test_without_a_submit_a_tick_that_was_skipped_is_missed() -> None:
     found = beaten([1000, 1300], 1500)
     assert found["starts"].tolist() == [1, 0, 0, 1, 0]

@@ -46,7 +46,11 @@ def seen(
         ("exactly-once", "worker", "", {"fault_duplicated": 1}, "broken"),
         ("exactly-once", "worker", "", {"fault_rerun": 1}, "kept"),
         ("at-most-once", "worker", "", {"struck": 0}, "not struck"),
+        ("at-most-once", "worker", "", {"struck": 0, "fault_lost": 1}, "not struck"),
+        ("at-least-once", "worker", "", {"struck": 0, "fault_lost": 1}, "broken"),  # lost all the same
         ("at-least-once", "flood", "", {"struck": 0}, "kept"),  # there is nothing to strike
+        ("at-least-once", "flood", "", {"struck": 0, "fault_lost": 1}, "broken"),
+        ("at-most-once", "pool", "", {"struck": 0, "fault_duplicated": 1}, "broken"),
         ("at-most-once", "worker", "redelivered", {"fault_lost": 1}, "broken"),  # more than its guarantee
         ("at-least-once", "worker", "lost", {"fault_lost": 1}, "kept"),
         ("none", "worker", "lost", {"fault_lost": 1}, "kept"),

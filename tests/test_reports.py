@@ -1308,6 +1308,16 @@ def test_an_entry_without_marks_has_no_sign() -> None:
     assert not Entry("1").about
 
 
+BACK = [
+    Metric("missed_ticks", "count", 4, 4),
+    Metric("runs_after", "count", 5, 5),
+    Metric("first_run_after", "s", 0.25, 1),
+    Metric("runs_made_up", "count", 1, 4),
+]
+LOST = [Metric("missed_ticks", "count", 1, 1), Metric("runs_after", "count", 0, 0)]
+"""What a trial finds of a schedule that comes back, and of one that does not."""
+
+
 def ticked(results: Path) -> Path:
     """A run that asked one variant everything of a schedule, another one thing, and counted replicas."""
     store = create(results, info())
@@ -1324,13 +1334,6 @@ def ticked(results: Path) -> Path:
         Metric("overlap_skipped", "count", 2, 3),
         Metric("runs_at_once_max", "count", 1, 5),
     ]
-    back = [
-        Metric("missed_ticks", "count", 4, 4),
-        Metric("runs_after", "count", 5, 5),
-        Metric("first_run_after", "s", 0.25, 1),
-        Metric("runs_made_up", "count", 1, 4),
-    ]
-    lost = [Metric("missed_ticks", "count", 1, 1), Metric("runs_after", "count", 0, 0)]
     asked = {
         "apscheduler:thread-pool": [
             ({"every_s": 1.0}, idle),
@@ -1338,10 +1341,10 @@ def ticked(results: Path) -> Path:
             ({"every_s": 60.0}, [Metric("tick_delay_p95", "ms", 900.0, 20)]),
             ({"every_s": 60.0, "trigger": "cron"}, [Metric("tick_delay_p95", "ms", 40.0, 5)]),
             ({"every_s": 1.0, "what": "overlap"}, long_run),
-            ({"every_s": 5.0, "what": "down"}, back),
-            ({"every_s": 5.0, "what": "restart"}, lost),
+            ({"every_s": 5.0, "what": "down"}, BACK),
+            ({"every_s": 5.0, "what": "restart"}, LOST),
         ],
-        "celery:redis": [({"every_s": 5.0, "what": "restart"}, back)],
+        "celery:redis": [({"every_s": 5.0, "what": "restart"}, BACK)],
     }
     for name, conditions in asked.items():
         system, variant = name.split(":")
@@ -1384,6 +1387,31 @@ def test_what_a_schedule_does_stands_in_one_row_and_the_rest_was_not_measured(tm
     assert "at most 1 at once" in below
     assert "first run after 0.250 s; every 5 s" in below
     assert "no such part" in table.notes
+
+
+def test_trials_that_differ_on_a_schedule_are_all_told(tmp_path: Path) -> None:
+    """The median of what they counted would be one that none of them saw."""
+    store = create(tmp_path, info())
+    for trial, metrics in enumerate((BACK, BACK, LOST), 1):
+        cell = Cell("celery", "redis", "periodic", {"every_s": 5.0, "what": "restart"}, trial)
+        store.write_cell(cell, Status.OK, "", metrics, {})
+    store.write_summary()
+    [table] = [table for table in all_tables(store.path) if table.key == "periodic"]
+    [record] = table.records
+    assert record["restart"] == "yes in 2, no in 1"
+    assert "of 3 trials; first run after 0.250 s" in [entry.sub for entry in table.groups[0].rows[0]]
+
+
+def test_a_period_that_could_not_be_asked_does_not_hide_one_that_was(tmp_path: Path) -> None:
+    store = create(tmp_path, info())
+    refused = Cell("celery", "redis", "periodic", {"every_s": 5.0, "what": "restart"}, 1)
+    store.write_cell(refused, Status.UNSUPPORTED, "too short", [], {})
+    asked = Cell("celery", "redis", "periodic", {"every_s": 10.0, "what": "restart"}, 1)
+    store.write_cell(asked, Status.OK, "", BACK, {})
+    store.write_summary()
+    [table] = [table for table in all_tables(store.path) if table.key == "periodic"]
+    [record] = table.records
+    assert (record["period"], record["restart"]) == ("10 s", "yes")
 
 
 def test_ticks_of_replicas_are_summed_over_the_trials(tmp_path: Path) -> None:

@@ -708,17 +708,18 @@ def test_ticks_of_a_phase_count_until_an_interval_before_its_end() -> None:
     found = figures("periodic", history([Phase("ticks", every_s=1.0)], [[told, *runs]], edges))
     assert found["ticks_planned"].value == 3
     assert found["ticks_skipped"].value == 1
-    assert (found["tick_delay_max"].value, found["tick_delay_max"].note) == (0, "")
+    missing = "1 of 3 ticks never ran"
+    assert (found["tick_delay_max"].value, found["tick_delay_max"].note) == (0, missing)
     # Nobody told when the first was due.
     untold = figures("periodic", history([Phase("ticks", every_s=1.0)], [runs], edges))
-    assert untold["tick_delay_max"].note == "due times are counted from its least late tick"
-    assert untold["tick_delay_p50"].note == "due times are counted from its least late tick; n < 100"
+    least = "due times are counted from its least late tick"
+    assert untold["tick_delay_max"].note == f"{least}; {missing}"
+    assert untold["tick_delay_p50"].note == f"{least}; n < 100; {missing}"
     assert untold["ticks_planned"].note == ""
     # The wall clock told.
     turns = history([Phase("ticks", every_s=1.0, wall_clock=True)], [[told, *runs]], edges)
-    assert (
-        figures("periodic", turns)["tick_delay_max"].note == "due when the wall clock shows a multiple of 1 s"
-    )
+    wall = "due when the wall clock shows a multiple of 1 s"
+    assert figures("periodic", turns)["tick_delay_max"].note == f"{wall}; {missing}"
 
 
 @pytest.mark.parametrize(
@@ -1244,18 +1245,9 @@ def test_ticks_of_a_schedule() -> None:
     assert {name: row for name, row in found.items() if name.startswith("ticks_")} == {
         f"ticks_{name}": ("count", count, 4, "") for name, count in counts.items()
     }
-    assert found["tick_delay_p50"] == ("ms", 1, 3, "n < 100")
-    assert found["tick_delay_max"] == ("ms", 400, 3, "")
+    assert found["tick_delay_p50"] == ("ms", 1, 3, "n < 100; 1 of 4 ticks never ran")
+    assert found["tick_delay_max"] == ("ms", 400, 3, "1 of 4 ticks never ran")
     assert "tick_drift_per_minute" not in found
-    counted = table("replicas", dataclasses.replace(made, scheduled=np.array(events, ledger.EVENT)))
-    assert counted == {
-        "ticks_planned": ("count", 4, 4, ""),
-        "ticks_once": ("count", 2, 4, ""),
-        "ticks_missed": ("count", 1, 4, ""),
-        "ticks_several": ("count", 1, 4, ""),
-        "ticks_overlapped": ("count", 1, 4, ""),
-        "runs_at_once_max": ("count", 2, 4, ""),
-    }
 
 
 def kept(
@@ -1281,6 +1273,37 @@ def kept(
 
 def instants(*starts: float) -> list[tuple[float, float]]:
     return [(start, start + 0.001) for start in starts]
+
+
+def test_replicas_are_counted_once_all_of_them_are_up() -> None:
+    """Of once a second, the first five are left out; of the three that follow the second ran twice."""
+    runs = [*instants(1, 2, 3, 4, 5, 6), (7, 7.3), (7.2, 7.4)]
+    made = kept(runs, ends={"ticks": 10.0})
+    assert table("replicas", made, every_s=1.0) == {
+        "ticks_planned": ("count", 3, 3, ""),
+        "ticks_once": ("count", 1, 3, ""),
+        "ticks_missed": ("count", 1, 3, ""),
+        "ticks_several": ("count", 1, 3, ""),
+        "ticks_overlapped": ("count", 1, 3, ""),
+        "runs_at_once_max": ("count", 2, 3, ""),
+    }
+
+
+@pytest.mark.parametrize(("at_s", "pid", "fine"), [(6.1, 1, True), (6.4, 1, False), (6.1, 2, False)])
+def test_a_pause_after_the_body_has_ended_tells_nothing_of_a_lock(at_s: float, pid: int, fine: bool) -> None:
+    made = kept([*instants(1, 2, 3, 4, 5), (6, 6.3)], ends={"ticks": 10.0})
+    strike = {"verb": "pause", "aim": "worker", "done_ns": round(at_s * SECOND), "pids": [pid]}
+    made = dataclasses.replace(made, faults=[strike])
+    if fine:
+        assert figures("replicas", made, every_s=1.0, pause_s=7.0)["ticks_planned"].value == 3
+        return
+    with pytest.raises(CellError, match="nothing was paused"):
+        figures("replicas", made, every_s=1.0, pause_s=7.0)
+
+
+def test_what_never_ran_is_said_of_how_late_the_others_were() -> None:
+    found = figures("periodic", kept(instants(1, 3, 4), ends={"ticks": 6.0}))
+    assert "1 of 4 ticks never ran" in found["tick_delay_p95"].note
 
 
 def test_a_schedule_that_loses_a_hundredth_with_each_tick_drifts() -> None:
@@ -1311,6 +1334,7 @@ def test_a_gap_over_a_skipped_tick_is_no_jitter() -> None:
         ([(1, 4.5), (2, 6), *instants(4.51, 4.52, 5, 6, 7)], 1, 2, 0, 2),
         ([(1, 4.5), *instants(5.5, 6.5, 7.5)], 0, 0, 3, 1),  # a period after the end, and so on
         ([(1.4, 4.9), *instants(5.4, 6.45, 7.35)], 0, 0, 3, 1),  # each is late, the first one too
+        ([(1.6, 5.1), *instants(2.6, 3.6, 4.6, 5.6, 6.6)], 3, 0, 0, 2),  # by more than half a period
     ],
 )
 def test_what_is_due_during_a_long_run_is_skipped_or_waits_or_runs_beside_it(
@@ -1379,6 +1403,19 @@ def test_a_schedule_that_was_late_before_may_be_as_late_after() -> None:
         instants(1.09, 2.01, 3, 8.15, 9.1, 10.1), *DOWN, ends={"ticks": 3.5, "down": 7.5, "after": 12}
     )
     assert figures("periodic", made, what="down")["runs_made_up"].value == 0
+
+
+@pytest.mark.parametrize(
+    ("runs", "missed"),
+    [
+        (instants(1.3, 2.3, 3.3, 8.3, 9.3, 10.3), 4),  # it is always as late
+        (instants(1, 2, 3, 4, 8, 9, 10), 3),  # told to stop at 3.5 s, it took until after 4 s
+    ],
+)
+def test_a_tick_that_ran_as_usual_was_not_missed(runs: list[tuple[float, float]], missed: int) -> None:
+    made = kept(runs, *DOWN, ends={"ticks": 3.5, "down": 7.5, "after": 12})
+    found = figures("periodic", made, what="down")
+    assert (found["missed_ticks"].value, found["runs_made_up"].value) == (missed, 0)
 
 
 def test_where_nobody_told_the_rhythm_is_that_from_before() -> None:
@@ -1747,7 +1784,7 @@ def test_something_is_done_to_a_schedule_once_it_has_ticked_three_times() -> Non
 
 
 def test_several_keep_a_schedule_and_one_may_be_stopped_in_the_middle_of_a_run() -> None:
-    held = Phase("ticks", wait="hold", hold_s=9.0, every_s=2.0, every_work="sleep:300", replicas=3)
+    held = Phase("ticks", wait="hold", hold_s=15.0, every_s=2.0, every_work="sleep:300", replicas=3)
     assert plan("replicas", replicas=3, ticks=3) == [held]
     system, asked = discovery.systems()["apscheduler"], SCENARIOS["replicas"].values({"pause_s": 7.0})
     for name, why in (
@@ -1755,7 +1792,7 @@ def test_several_keep_a_schedule_and_one_may_be_stopped_in_the_middle_of_a_run()
         ("thread-pool", "it has no lock around the body that could run out"),
     ):
         assert SCENARIOS["replicas"].why_not(system, system.variants[name], asked) == why
-    paused = (Fault("pause", "worker", 5.0, 7.0),)
+    paused = (Fault("pause", "worker", 11.0, 7.0),)
     assert plan("replicas", replicas=3, ticks=3, pause_s=7.0) == [
         dataclasses.replace(held, supervised=True, faults=paused)
     ]
