@@ -195,8 +195,11 @@ def backlog_grew(sent: Frame, since_ns: int) -> bool:
 
 
 def at_once(tasks: Frame) -> int:
-    """The most bodies of these tasks that ran at the same moment."""
-    ran = tasks.dropna(subset=["start_ns", "end_ns"])
+    """The most bodies of these tasks that ran at the same moment, without those that ran more than once.
+
+    Of those the first start and the first end are known, which may be of two runs.
+    """
+    ran = tasks[tasks["starts"] == 1].dropna(subset=["start_ns", "end_ns"])
     starts, ends = (np.sort(ran[name].to_numpy(np.int64)) for name in ("start_ns", "end_ns"))
     running = np.arange(1, len(starts) + 1) - np.searchsorted(ends, starts, "right")
     return int(running.max(initial=0))

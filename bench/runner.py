@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def wall_clock_ns() -> int:
 
 @dataclass
 class Result:
-    """What a cell left behind."""
+    """What a cell left behind. `figures` computes the metrics from what was recorded, once more."""
 
     status: Status
     reason: str
@@ -60,6 +60,7 @@ class Result:
     events: np.ndarray | None = None
     tasks: ledger.Frame | None = None
     resources: ledger.Frame | None = None
+    figures: Callable[[], Iterator[Metric]] | None = None
 
 
 def run_cell(
@@ -113,7 +114,7 @@ def run_cell(
         status, reason = Status.ERROR, str(error)
     finally:
         stack.tear_down()
-    return play.result(status, stack.without_secrets(reason))
+    return play.result(status, stack.services.without_secrets(reason))
 
 
 class _Play:
@@ -162,7 +163,7 @@ class _Play:
 
     def result(self, status: Status, reason: str) -> Result:
         """The history, and the figures computed from it."""
-        struck_out = self.stack.without_secrets(json.dumps(self.stack.details))
+        struck_out = self.stack.services.without_secrets(json.dumps(self.stack.details))
         details = {**json.loads(struck_out), "measuring_s": self.measuring_s}
         found = ledger.read(*self.segment.ledgers)
         is_scheduled = found.records["task"] >= SCHEDULE
@@ -180,7 +181,9 @@ class _Play:
             if status is Status.OK and seen.keys() != {"torn bytes"}:
                 status, reason = Status.ERROR, f"the ledger is damaged: {seen}; nothing is computed from it"
         resources = read_samples(self.segment.ledgers)
+        remarks = [*self._remarks(details)]
         metrics: list[Metric] = []
+        figures: Callable[[], Iterator[Metric]] | None = None
         if status is Status.OK:
             cpu_source = str(details["cpu_source"])
             history = History(
@@ -198,25 +201,38 @@ class _Play:
                 segment=self.segment.number,
                 slots=self.stack.slots,
             )
-            metrics += history.fates(self.scenario.deadline_s)
+            figures = functools.partial(self._figures, history, remarks)
             try:
-                if not all(fault["done_ns"] for fault in history.faults):
-                    raise CellError("a fault was never done: no task ran when it was due, or later")
-                metrics += self.scenario.metrics(history, self.params)
+                metrics.extend(figures())
             except CellError as error:
                 status, reason = Status.ERROR, str(error)
+        return Result(status, reason, metrics, details, found.records, tasks, resources, figures)
+
+    def _figures(self, history: History, remarks: Sequence[tuple[str, str]]) -> Iterator[Metric]:
+        """What the scenario makes of a history, with `remarks` on all of it or on what processes use."""
+        for metric in self._measured(history):
+            own = metric
+            for said_of, words in remarks:
+                if said_of == "all" or metric.name.startswith(RESOURCES):
+                    own = own.noted(words)
+            yield own
+
+    def _measured(self, history: History) -> Iterator[Metric]:
+        yield from history.fates(self.scenario.deadline_s)
+        if not all(fault["done_ns"] for fault in history.faults):
+            raise CellError("a fault was never done: no task ran when it was due, or later")
+        yield from self.scenario.metrics(history, self.params)
+
+    def _remarks(self, details: dict[str, Any]) -> Iterator[tuple[str, str]]:
+        """What is to be said of a cell: of `all` its figures, or of what its processes use."""
         if words := self.scenario.remark(self.params):
-            metrics = [metric.noted(words) for metric in metrics]
+            yield "all", words
         for what in self._clock_faults(details):
-            metrics = [metric.noted(f"invalid: {what}") for metric in metrics]
-        scaled = self.stack.variant.scaled if self.scenario.scaled else {}
-        about = [("all", f"{key} is {constant.words}") for key, constant in scaled.items()]
-        for said_of, words in (*about, *self.stack.remarks()):
-            metrics = [
-                metric.noted(words) if said_of == "all" or metric.name.startswith(RESOURCES) else metric
-                for metric in metrics
-            ]
-        return Result(status, reason, metrics, details, found.records, tasks, resources)
+            yield "all", f"invalid: {what}"
+        if self.scenario.scaled:
+            for key, constant in self.stack.variant.scaled.items():
+                yield "all", f"{key} is {constant.words}"
+        yield from self.stack.services.remarks()
 
     def _clock_faults(self, details: dict[str, Any]) -> Iterator[str]:
         """What is wrong with the clocks of this cell, in words; in numbers it goes to `details`."""

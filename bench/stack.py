@@ -16,13 +16,12 @@ import signal
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from bench import ledger, pagecache, services, wallclock
+from bench import ledger, pagecache, wallclock
 from bench.agent.contract import CONTEXT_VARIABLE, Context
 from bench.agent.probe import DOMAIN_VARIABLE
 from bench.agent.work import IO_VARIABLE, LEDGER_VARIABLE
@@ -35,7 +34,8 @@ from bench.model import CANARY_PHASE, PHASE_SHIFT, SCHEDULE, Fault, Load, Phase,
 from bench.processes import Child, Group
 from bench.readiness import answers
 from bench.sampler import Sampler
-from bench.services import Provision, ServiceSpec, embedded
+from bench.services import Provision, embedded
+from bench.services.serving import Serving
 from bench.supervisor import RESTART_S, Supervisor, send
 from bench.tail import Tail
 
@@ -89,7 +89,6 @@ class Stack:
         segment: int = 0,
     ) -> None:
         self.system, self.variant, self.environment = system, variant, environment
-        self.provision = provision
         self.slots = min(slots, variant.max_slots or slots)
         self.progress = progress
         self.ahead = "enqueue" not in system.capabilities
@@ -119,8 +118,7 @@ class Stack:
         self._ports = embedded.free_ports(PORTS)
         # Of log files: none goes on where another ended, also not one of an earlier segment.
         self._numbers = itertools.count(sum(1 for _ in self.logs.iterdir()))
-        self._services: list[ServiceSpec] = []
-        self._engine_ns: int | None = None
+        self.services = Serving(provision, self.group, self.work, self._spawn, self.until, progress)
         self._servers: list[Child] = []
         self._declared: list[dict[str, Any]] = []
         self._keepers: list[tuple[dict[str, Any], Path]] = []
@@ -164,7 +162,9 @@ class Stack:
         if io:
             self._start_io_server()
         began_s = time.monotonic()
-        addresses = {name: self._start_service(name) for name in self.variant.services}
+        if self.variant.services:
+            self.details["services"] = self.services.record
+        addresses = {name: self.services.start(name, self._log) for name in self.variant.services}
         if clock:  # of the system's processes: servers such as Redis do not start with another clock
             self._clock = self.work / "clock"
             self._environ |= wallclock.environment(self._clock)
@@ -315,61 +315,14 @@ class Stack:
             if self._striker:  # what stands still is ended all the same: SIGKILL does not wait
                 self.details["faults"] = [strike.record() for strike in self._striker.strikes]
             used_ns = self.group.kill()
-            if left := self.group.remove_others() + self._drop():
+            if left := self.group.remove_others() + self.services.drop():
                 self.details["left_behind"] = left
             if used_ns is not None:
-                self.details["cpu_ns"] = used_ns + self._engine_used_ns()
+                self.details["cpu_ns"] = used_ns + self.services.engine_used_ns()
             for link in (self._link, *self._replicas):
                 link.close()
-            self._strike_out()
+            self.services.strike_out(self.logs)
             shutil.rmtree(self.work, ignore_errors=True)
-
-    def _engine_used_ns(self) -> int:
-        """What the Docker engine did for this cell: it is no part of a figure, and nobody else's doing."""
-        if self._engine_ns is None:
-            return 0
-        from bench.services import engine
-
-        return max(0, engine.cpu_ns() - self._engine_ns)
-
-    def _drop(self) -> list[str]:
-        """Take away what was made on servers of others; what is said of that which stays."""
-        left = []
-        for service in self._services:
-            try:
-                service.drop()
-            except Exception as error:  # noqa: BLE001 - of four client libraries; the rest must be ended too
-                left.append(f"{service.name}: {type(error).__name__}: {error}")
-        return left
-
-    def without_secrets(self, text: str) -> str:
-        """The text with every password of the services struck out."""
-        for secret in filter(None, (service.secret for service in self._services)):
-            for form in (secret, quote(secret, safe=""), quote(secret)):
-                text = text.replace(form, "***")
-        return text
-
-    def _strike_out(self) -> None:
-        """Keep passwords out of the logs: some libraries write the URL that they were given."""
-        for log in self.logs.glob("*.log"):
-            text = log.read_text(errors="surrogateescape")
-            if (clean := self.without_secrets(text)) != text:
-                log.write_text(clean, errors="surrogateescape")
-
-    def remarks(self) -> Iterator[tuple[str, str]]:
-        """What every figure of the cell should say of its services: `(what it is said of, words)`.
-
-        Said of `all`, or only of the `resources` that processes here use.
-        """
-        for name, about in self.details.get("services", {}).items():
-            if about.get("stand_in"):
-                yield "all", f"{name} came from a stand-in image"
-            if about.get("limits"):
-                yield "all", f"{name} was held to {about['limits']}"
-            if about.get("rtt_ms"):
-                yield "all", f"{about['rtt_ms']:g} ms of network delay to {name}"
-            if about["provider"] == "external":
-                yield "resources", f"a lower bound of what is used: {name} is elsewhere and not counted"
 
     # -- the loop between two looks
 
@@ -665,68 +618,14 @@ class Stack:
                 argv,
                 env={**self._environ, **(extra or {})},
                 cwd=cwd or self.work / "home",
-                log=log or self.logs / f"{role}-{next(self._numbers)}.log",
+                log=log or self._log(role),
                 pass_fds=pass_fds or (),
             )
         except OSError as error:
             raise ProcessDied(f"cannot start the {role}: {error}") from error
 
-    def _start_service(self, name: str) -> dict[str, Any]:
-        """Start a service on a free port; again on another if that port was taken meanwhile."""
-        for attempt in (1, 2, 3):
-            with deferred_signals():  # what is made elsewhere must be known before anything else happens
-                service = self.provision.prepare(name, self.work / name)
-                self._services.append(service)
-            self.progress(f"starting {name} {service.version}".strip())
-            log = self.logs / f"{service.role}-{next(self._numbers)}.log"
-            try:
-                about = self._serve(service, log)
-                self.until(service.ready, READY_S, f"waiting for {name}")
-            except ProcessDied:
-                taken = log.exists() and services.port_taken(log.read_text(errors="replace"))
-                if attempt == 3 or not taken:
-                    raise
-                for one in self.group.everything:
-                    one.stopping |= one.log == log
-                continue
-            version = self._version(service)
-            self.details.setdefault("services", {})[name] = {"version": version, **about}
-            return dict(service.address)
-        raise AssertionError("unreachable")
-
-    def _version(self, service: ServiceSpec) -> str:
-        if service.ask_version is None:
-            return service.version
-        try:
-            return service.ask_version()
-        except Exception as error:
-            raise CellError(f"{service.name} did not tell its version: {error}") from error
-
-    def _serve(self, service: ServiceSpec, log: Path) -> dict[str, Any]:
-        """Start the process or the container of a service, if it has one; what the record says of it."""
-        about: dict[str, Any] = {"provider": service.provider}
-        if service.recipe is not None:
-            from bench.services import engine  # loads the Docker SDK: only where containers are meant
-            from bench.services.containers import Container
-
-            if self._engine_ns is None:
-                self._engine_ns = engine.cpu_ns()
-            options = self.provision.options
-            limits = options.limits.get(service.recipe.image, services.Limits())
-            name = f"schedbench-{self.provision.owner}-{time.monotonic_ns()}"
-            try:
-                made = Container(
-                    service.role, service.recipe, name, self.provision.owner, log, limits, options.rtt_ms
-                )
-            except Unsupported as error:  # it could be had when the run began
-                raise CellError(str(error)) from error
-            self.group.others.append(made)  # before it is started, or a Ctrl-C would leave it
-            made.start()
-            about |= {"image": made.image.reference, "stand_in": made.image.stand_in}
-            about |= {"limits": limits.words, "rtt_ms": options.rtt_ms}
-        elif service.argv:
-            self._spawn(service.role, list(service.argv), extra=service.env, log=log)
-        return about
+    def _log(self, role: str) -> Path:
+        return self.logs / f"{role}-{next(self._numbers)}.log"
 
     def _spawn_own(self, name: str, module: str, *arguments: str) -> Child:
         """A process of the harness's own, with its Python, which is counted into no figure."""

@@ -152,14 +152,16 @@ def test_a_backlog_that_the_warm_up_left_and_that_shrinks_does_not_grow() -> Non
 
 
 def test_what_runs_at_once() -> None:
-    def spans(*ends: tuple[int, int]) -> int:
+    def spans(*ends: tuple[int, int], starts: object = 1) -> int:
         frame = pd.DataFrame(ends, columns=["start_ns", "end_ns"], dtype="Int64")
-        return at_once(frame)
+        return at_once(frame.assign(starts=starts))
 
     assert spans() == 0
     assert spans((0, 5), (5, 9)) == 1
     assert spans((0, 5), (4, 9), (1, 2)) == 2
     assert spans((0, 5), (1, 5), (2, 5), (6, 9)) == 3
+    # One ran again: its first start and its end may be of two runs.
+    assert spans((0, 9), (1, 5), (6, 9), starts=[2, 1, 1]) == 1
 
 
 @given(st.floats(1, 50_000), st.floats(0.3, 3), st.integers(-(10**15), 10**15), st.randoms())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,16 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from click.testing import CliRunner
 
 from bench import ledger, sampler, selftest
+from bench.cli import cli
 from bench.environments import CACHE_VARIABLE
 from bench.errors import SchedbenchError
 from bench.harness import Home
 from bench.model import Metric
 from bench.processes import Group
+from bench.runner import Result
 from bench.sampler import Memory
 from bench.scenario import History
 from bench.selftest import Evidence, Span, judges, lies, trial
@@ -30,18 +33,50 @@ from tests.conftest import Command
 
 NAMES = [lie.name for lie in selftest.LIES]
 
+Tried = dict[str, tuple[Result, Result]]
+"""The liar's cell and the honest twin's, by the name of the lie."""
 
-def test_every_lie_is_found(schedbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """What one whole selftest answered, kept and recorded."""
+
+    code: int
+    outcome: dict[str, Any]
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
+    tried: Tried
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The command, with what it judges kept: most checks can be taken away from a recording."""
+    tried: Tried = {}
+
+    def keeping(name: str, judge: judges.Judge) -> judges.Judge:
+        def kept(liar: Result, honest: Result) -> Evidence:
+            tried[name] = liar, honest
+            return judge(liar, honest)
+
+        return kept
+
+    kept = {name: keeping(name, judge) for name, judge in judges.JUDGES.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(trial, "JUDGES", kept)
+        before = selftest.last()
+        done = CliRunner().invoke(cli, ["selftest", "--json"])
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return Whole(done.exit_code, json.loads(done.stdout), before, selftest.last(), tried)
+
+
+def test_every_lie_is_found(whole: Whole) -> None:
     """The command, and the record that it leaves."""
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
-    assert selftest.last() is None
-    done = schedbench("selftest", "--json")
-    outcome = json.loads(done.stdout)
-    missed = [row for row in outcome["lies"] if not row["found"]]
+    missed = [row for row in whole.outcome["lies"] if not row["found"]]
     assert missed == []
-    assert (done.returncode, outcome["outcome"]) == (0, "passed")
-    assert [row["lie"] for row in outcome["lies"]] == NAMES
-    assert selftest.last() == outcome
+    assert (whole.code, whole.outcome["outcome"]) == (0, "passed")
+    assert [row["lie"] for row in whole.outcome["lies"]] == NAMES
+    assert (whole.before, whole.after) == (None, whole.outcome)
 
 
 # --- without the check ----------------------------------------------------------------------------------
@@ -105,33 +140,42 @@ def nothing(*_: object, **__: object) -> None:
     return None
 
 
-WITHOUT = [
+WHILE_IT_RUNS = [
+    ("clock ahead", "comparing clocks", Tail, "_compare_clocks", nothing),
+    ("clock back", "comparing clocks", Tail, "_compare_clocks", nothing),
+    ("shared pages", "PSS", sampler, "memory", rss_for_pss),
+    ("hidden CPU", "all descendants", Group, "cpu_ns", only_children),
+    ("false success", "asking what the library claims", Stack, "claims", nothing),
+]
+"""Checks without which other things are recorded: the lie, the check, where it is, what takes its place."""
+
+AFTERWARDS = [
     ("drops", "the fate lost", ledger, "fates", fates_without("lost")),
     ("duplicates", "the fate duplicated", ledger, "fates", fates_without("duplicated")),
     ("drops and duplicates", "counting by id", ledger, "fates", fates_by_totals),
     ("late dispatch", "stamps in the worker", History, "of", history_with(start_ns="accepted_ns")),
     ("stall", "counting from the due time", History, "of", history_with(due_ns="submit_ns")),
     ("stopped generator", "its own lag", latency, "generator_lag_ms", lambda sent, *_: np.zeros(len(sent))),
-    ("clock ahead", "comparing clocks", Tail, "_compare_clocks", nothing),
-    ("clock back", "comparing clocks", Tail, "_compare_clocks", nothing),
     ("clock ahead", "the mark on its figures", Metric, "noted", lambda self, _: self),
     ("clock back", "counting negative latencies", ledger, "negative", lambda _: 0),
     ("leak", "the slope of PSS over tasks", memory, "growth", lambda *_: ()),
-    ("shared pages", "PSS", sampler, "memory", rss_for_pss),
     ("shared pages", "the flag on RSS", memory, "rss_remark", lambda *_: ""),
-    ("hidden CPU", "all descendants", Group, "cpu_ns", only_children),
-    ("false success", "asking what the library claims", Stack, "claims", nothing),
     ("skipped tick", "counting ticks without a run", ledger, "ticks", ticks_with(starts=1)),
     ("repeated tick", "counting runs", ledger, "ticks", ticks_with(starts=1)),
     ("overlap", "comparing runs with those before", ledger, "ticks", ticks_with(overlapped=False)),
 ]
+"""Checks of what was recorded, likewise."""
 
 
-@pytest.mark.parametrize(
-    ("name", "check", "owner", "attribute", "instead"),
-    WITHOUT,
-    ids=[f"{one[0]}: {one[1]}" for one in WITHOUT],
-)
+def without(checks: Sequence[tuple[str, str, object, str, object]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        ("name", "check", "owner", "attribute", "instead"),
+        checks,
+        ids=[f"{one[0]}: {one[1]}" for one in checks],
+    )
+
+
+@without(WHILE_IT_RUNS)
 def test_a_lie_is_missed_without_the_check_for_it(
     name: str,
     check: str,
@@ -146,8 +190,30 @@ def test_a_lie_is_missed_without_the_check_for_it(
     assert not finding.good, f"{name} was found without {check}"
 
 
+@without(AFTERWARDS)
+def test_a_recorded_lie_is_missed_without_the_check_for_it(
+    name: str,
+    check: str,
+    owner: object,
+    attribute: str,
+    instead: object,
+    whole: Whole,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert judges.JUDGES[name](*again(whole, name)).good
+    monkeypatch.setattr(owner, attribute, instead)
+    assert not judges.JUDGES[name](*again(whole, name)).good, f"{name} was found without {check}"
+
+
+def again(whole: Whole, name: str) -> Iterator[Result]:
+    """The liar's cell and the honest one's, with their figures computed once more."""
+    for result in whole.tried[name]:
+        assert result.figures is not None
+        yield dataclasses.replace(result, metrics=[*result.figures()])
+
+
 def test_no_lie_is_left_without_a_check_that_is_taken_away() -> None:
-    assert {one[0] for one in WITHOUT} == set(NAMES)
+    assert {one[0] for one in (*WHILE_IT_RUNS, *AFTERWARDS)} == set(NAMES)
 
 
 # --- judging ----------------------------------------------------------------------------------------------
