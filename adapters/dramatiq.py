@@ -36,6 +36,10 @@
 # raise = ["redelivered", "20 retries, first after 15-30 s, then twice as long each, at most 7 days; then dead", 30, "https://dramatiq.io/guide.html#message-retries"]
 # unserialisable = ["refused", "send() raises: what json cannot encode `will fail immediately`", 0, "https://dramatiq.io/best_practices.html#simple-messages"]
 #
+# [tool.schedbench.traced]
+# broker-pause = ["what a worker fetched and got no answer for waits until it has ended: tests/traces/dramatiq_lost_answer.py", "https://github.com/Bogdanp/dramatiq/blob/v2.2.1/dramatiq/brokers/redis/dispatch.lua"]
+# cut-silent = ["what a worker fetched and got no answer for waits until it has ended: tests/traces/dramatiq_lost_answer.py", "https://github.com/Bogdanp/dramatiq/blob/v2.2.1/dramatiq/brokers/redis/dispatch.lua"]
+#
 # [tool.schedbench.variants.redis]
 # summary = "one process per slot, one thread in each; acknowledged after it ran"
 # services = ["redis"]

@@ -19,7 +19,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from bench.errors import UsageError, unknown
-from bench.model import FAULTS, PARITY, PROMISES, Changed, Parity, Promise, Scaled, System, Variant
+from bench.model import FAULTS, PARITY, PROMISES, Changed, Parity, Promise, Scaled, System, Traced, Variant
 
 if TYPE_CHECKING:
     from bench.scenario import Scenario
@@ -34,17 +34,17 @@ _VARIANT_NAME: Final = re.compile(
 _SCRIPT_KEYS: Final[Mapping[str, type]] = {"requires-python": str, "dependencies": list, "tool": dict}
 _SYSTEM_KEYS: Final[Mapping[str, type]] = {
     "title": str, "family": str, "homepage": str, "capabilities": list, "default": list, "variants": dict,
-    "parity": dict, "changed": dict, "promises": dict, "scaled": dict,
+    "parity": dict, "changed": dict, "promises": dict, "scaled": dict, "traced": dict,
 }  # fmt: skip
 _VARIANT_KEYS: Final[Mapping[str, type]] = {
     "summary": str, "services": list, "guarantee": str, "source": str, "settings": dict,
     "max_slots": int, "queue_limit": int, "settle_s": float, "start_s": float,
     "batch": bool, "heavy": bool, "canary_ms": int,
     "every_s": float, "shortest_s": float, "early_s": float,
-    "parity": dict, "changed": dict, "promises": dict, "scaled": dict,
+    "parity": dict, "changed": dict, "promises": dict, "scaled": dict, "traced": dict,
 }  # fmt: skip
 
-_SHARED: Final = ("parity", "changed", "promises", "scaled")
+_SHARED: Final = ("parity", "changed", "promises", "scaled", "traced")
 """Tables of a system that hold for each of its variants, which may say otherwise key by key."""
 
 
@@ -155,6 +155,7 @@ def _variant(place: str, name: str, values: object, shared: Mapping[str, Mapping
             },
             "promises": {key: _promise(f"{place} promises", own["promises"], key) for key in own["promises"]},
             "scaled": {key: _scaled(f"{place} scaled", own["scaled"], key) for key in own["scaled"]},
+            "traced": {key: _traced(f"{place} traced", own["traced"], key) for key in own["traced"]},
         },
     )
 
@@ -177,6 +178,14 @@ def _promise(place: str, table: Mapping[str, object], key: str) -> Promise:
                 raise UsageError(f"{place} {key}: {unknown('promise', kind, PROMISES)}")
             return Promise(kind, words, float(within_s), link)
     raise UsageError(f"{place}: {key} must be [kind, words, seconds, link], got {table[key]!r}")
+
+
+def _traced(place: str, table: Mapping[str, object], key: str) -> Traced:
+    words, link = _texts(place, table, key, 2)
+    if key not in FAULTS or "; " in words:
+        why = "has '; ' in its words" if key in FAULTS else unknown("fault", key, FAULTS)
+        raise UsageError(f"{place} {key}: {why}")
+    return Traced(words, link)
 
 
 def _scaled(place: str, table: Mapping[str, object], key: str) -> Scaled:

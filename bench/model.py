@@ -289,6 +289,14 @@ PROMISES: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True)
+class Traced:
+    """Why a promise is broken, found with the library alone: in words, with an issue or its source as link."""
+
+    words: str
+    link: str
+
+
+@dataclass(frozen=True)
 class Scaled:
     """A constant of the library, made shorter where a drain would have to outlast it: value and words."""
 
@@ -341,6 +349,7 @@ class Variant:
     changed: Mapping[str, Changed] = field(default_factory=dict)
     promises: Mapping[str, Promise] = field(default_factory=dict)
     scaled: Mapping[str, Scaled] = field(default_factory=dict)
+    traced: Mapping[str, Traced] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

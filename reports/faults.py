@@ -10,7 +10,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from bench.model import FAULTS, UNSERIALISABLE, Promise, Status
+from bench.model import FAULTS, UNSERIALISABLE, Promise, Status, Traced
 from bench.store import Run
 from reports import marks
 from reports.marks import Mark
@@ -156,7 +156,8 @@ class Seen:
     """What was observed of one variant and fault: the trials that ended ok, and why others did not.
 
     `figures` are those of `TIMES` over the trials; `remarks` is what is said of every figure of its cells;
-    `condition` is what was asked beside the fault, as it stands in `summary.csv`.
+    `condition` is what was asked beside the fault, as it stands in `summary.csv`, and `traced` why the promise
+    is broken where that is known.
     """
 
     subject: Subject
@@ -168,6 +169,7 @@ class Seen:
     figures: dict[str, Measured] = field(default_factory=dict)
     remarks: str = ""
     condition: str = ""
+    traced: Traced | None = None
 
     @property
     def variant(self) -> str:
@@ -207,6 +209,18 @@ class Seen:
         return next((word for word in ("kept", "not struck", "no promise") if word in found), "")
 
     @property
+    def why(self) -> str:
+        """Why a promise is broken; empty where it is not."""
+        if self.verdict != "broken":
+            return ""
+        return self.traced.words if self.traced else "not traced yet"
+
+    @property
+    def why_link(self) -> str:
+        """Where that can be read."""
+        return self.traced.link if self.traced and self.why else ""
+
+    @property
     def trials_text(self) -> str:
         """How many trials ended ok, of how many where that is not all."""
         n = len(self.trials)
@@ -236,8 +250,15 @@ def observed(run: Run) -> list[Seen]:
         fault, condition = _asked(figure.params_text)
         key = (*figure.subject.key, fault, condition)
         if key not in found:
-            promise = _promise(run, *figure.subject.key, fault)
-            found[key] = Seen(figure.subject, fault, promise, condition=condition)
+            promise = _said(run, *figure.subject.key, "promises", fault)
+            traced = _said(run, *figure.subject.key, "traced", fault)
+            found[key] = Seen(
+                figure.subject,
+                fault,
+                Promise(**promise) if promise else None,
+                condition=condition,
+                traced=Traced(**traced) if traced else None,
+            )
         seen = found[key]
         if figure.metric in TIMES:
             seen.figures[figure.metric] = figure
@@ -289,10 +310,11 @@ def _add(trial: Trial, row: Mapping[Hashable, Any]) -> None:
             trial.ids[metric] = named
 
 
-def _promise(run: Run, system: str, variant: str, fault: str) -> Promise | None:
+def _said(run: Run, system: str, variant: str, table: str, fault: str) -> Mapping[str, Any]:
+    """What a table of the header of a variant says of a fault, or nothing."""
     variants: Mapping[str, Any] = run.info.get("systems", {}).get(system, {}).get("variants", {})
-    said = variants.get(variant, {}).get("promises", {}).get(fault)
-    return Promise(**said) if said else None
+    said: Mapping[str, Any] = variants.get(variant, {}).get(table, {}).get(fault, {})
+    return said
 
 
 def tables(run: Run) -> list[Table]:
@@ -343,7 +365,8 @@ def _verdict(row: Seen, sub: str, notes: Footnotes) -> Entry:
     """The verdict with what is said of all that it rests on."""
     notes.reasons.append(row.remarks)
     found = marks.marks(row.remarks)
-    return Entry(row.verdict, sub, notes.of(row.remarks), TONES[row.verdict], found)
+    said = "; ".join(filter(None, (row.remarks, row.why)))
+    return Entry(row.verdict, sub, notes.of(said), TONES[row.verdict], found, row.why_link)
 
 
 def _details(rows: Sequence[Seen]) -> Table:
@@ -398,6 +421,8 @@ def _record(row: Seen) -> dict[str, Any]:
         **{key: value for name in TIMES for key, value in _ends(name, row.figures.get(name)).items()},
         "trials": row.trials_text,
         "verdict": row.verdict,
+        "traced": row.why,
+        "traced_link": row.why_link,
         "ids": ". ".join(f"{name}: {ids}" for name in COUNTS if (ids := row.ids(name))),
         "marks": marks.words(remarks),
         "reason": "; ".join(dict.fromkeys(filter(None, why))),

@@ -199,7 +199,6 @@ def _markdown_row(entries: Iterable[str]) -> str:
 
 
 def _markdown_entry(entry: Entry) -> str:
-    if entry.link:
-        return f"[{entry.text}]({entry.link})"
     notes = f" <sup>{','.join(map(str, entry.notes))}</sup>" if entry.notes else ""
-    return f"{marked(entry.text, entry.marks)}{f' ({entry.sub})' if entry.sub else ''}{notes}"
+    text = f"[{entry.text}]({entry.link})" if entry.link else entry.text
+    return f"{marked(text, entry.marks)}{f' ({entry.sub})' if entry.sub else ''}{notes}"

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from bench import discovery
 from bench.errors import UsageError
-from bench.model import FAULTS, PROMISES, Cell, Metric, Promise, Status
+from bench.model import FAULTS, PROMISES, Cell, Metric, Promise, Status, Traced
 from bench.store import Run, create, read_run
 from reports.faults import ALLOWED, FEW, PARTS, SHORT, Seen, Trial, _part, tables
 from reports.marks import Mark
@@ -153,6 +153,46 @@ def test_words_of_a_shorter_constant_are_one_remark(tmp_path: Path) -> None:
     )
     with pytest.raises(UsageError, match="words without '; '"):
         discovery.load(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('lightning = ["words", "https://example.org"]', "unknown fault 'lightning'"),
+        ('worker = ["words", "example.org"]', "the last one a link"),
+        ('worker = ["one; two", "https://example.org"]', "has '; ' in its words"),
+    ],
+)
+def test_a_trace_that_says_nothing_is_refused(tmp_path: Path, line: str, words: str) -> None:
+    text = (Path(__file__).parent / "example_adapter.py").read_text()
+    path = tmp_path / "spool.py"
+    below = "# [tool.schedbench.variants.poll]"
+    path.write_text(text.replace(below, f"# [tool.schedbench.traced]\n# {line}\n#\n{below}"))
+    with pytest.raises(UsageError) as caught:
+        discovery.load(path)
+    assert words in str(caught.value)
+
+
+def test_scripts_that_a_header_names_as_a_trace_are_there() -> None:
+    named = [
+        word
+        for system in discovery.systems().values()
+        for variant in system.variants.values()
+        for traced in variant.traced.values()
+        for word in traced.words.split()
+        if word.startswith("tests/")
+    ]
+    folder = Path(__file__).parent / "traces"
+    assert {Path(word).name for word in named} == {path.name for path in folder.glob("*.py")}
+
+
+def test_a_broken_promise_says_why_or_that_nobody_knows_yet() -> None:
+    found = seen("at-least-once", "worker", "", {"fault_lost": 1})
+    assert (found.why, found.why_link) == ("not traced yet", "")
+    found.traced = Traced("known", LINK)
+    assert (found.why, found.why_link) == ("known", LINK)
+    found.trials["1"].counts["fault_lost"] = 0
+    assert (found.verdict, found.why, found.why_link) == ("kept", "", "")
 
 
 def test_every_fault_stands_in_one_matrix() -> None:
