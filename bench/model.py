@@ -290,7 +290,7 @@ PROMISES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class Traced:
-    """Why a promise is broken, found with the library alone: in words, with an issue or its source as link."""
+    """Why a promise is broken, seen with the library alone: in words, with an issue or its source as link."""
 
     words: str
     link: str

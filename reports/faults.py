@@ -156,8 +156,8 @@ class Seen:
     """What was observed of one variant and fault: the trials that ended ok, and why others did not.
 
     `figures` are those of `TIMES` over the trials; `remarks` is what is said of every figure of its cells;
-    `condition` is what was asked beside the fault, as it stands in `summary.csv`, and `traced` why the promise
-    is broken where that is known.
+    `condition` is what was asked beside the fault, as it stands in `summary.csv`, and `traced` why the
+    promise is broken where that is known.
     """
 
     subject: Subject
