@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -131,7 +132,10 @@ def _periodic(
                 "reason": doubts,
             }
         )
-    columns = (*map(Column, ("System", "Variant", "Period")), *PERIODIC_HEADS.values())
+    shown = [name for name in PERIODIC_HEADS if any(record[name] != UNMEASURED for record in records)]
+    kept = [*(True,) * 3, *(name in shown for name in PERIODIC_HEADS)]
+    entries = [tuple(itertools.compress(entry, kept)) for entry in entries]
+    columns = (*map(Column, ("System", "Variant", "Period")), *(PERIODIC_HEADS[name] for name in shown))
     title, groups = "Schedules: accuracy, long runs, downtime, restarts", (Group("", tuple(entries)),)
     texts, legend = tuple(notes.texts), notes.legend
     return Table("periodic", title, PERIODIC_LEAD, columns, groups, texts, tuple(records), legend)
@@ -250,7 +254,7 @@ def _replicas(rows: Sequence[Measured], systems: Mapping[str, Any]) -> Table:
     for subject, conditions in _by_condition(rows, "replicas").items():
         variants = systems.get(subject.system, {}).get("variants", {})
         pattern = variants.get(subject.variant, {}).get("summary", "")
-        for figures in conditions.values():
+        for figures in _askable(conditions.values()):
             first = next(iter(figures.values()))
             replicas = round(float(first.params.get("replicas", 2)))
             words = condition("replicas", first.params)
@@ -295,6 +299,12 @@ def _replicas(rows: Sequence[Measured], systems: Mapping[str, Any]) -> Table:
     title, groups = "Replicas: one schedule, kept several times", (Group("", tuple(entries)),)
     texts, legend = tuple(notes.texts), notes.legend
     return Table("replicas", title, REPLICAS_LEAD, columns, groups, texts, tuple(records), legend)
+
+
+def _askable(conditions: Iterable[Figures]) -> list[Figures]:
+    """Without the conditions that a variant cannot be asked; one of them where that is all."""
+    found = list(conditions)
+    return [figures for figures in found if not next(iter(figures.values())).unsupported] or found[:1]
 
 
 def _count(figures: Figures, metric: str, notes: Footnotes) -> Entry:

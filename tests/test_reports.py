@@ -1412,6 +1412,22 @@ def test_a_period_that_could_not_be_asked_does_not_hide_one_that_was(tmp_path: P
     [table] = [table for table in all_tables(store.path) if table.key == "periodic"]
     [record] = table.records
     assert (record["period"], record["restart"]) == ("10 s", "yes")
+    # What nobody was asked has no column.
+    assert [column.label for column in table.columns] == ["System", "Variant", "Period", "Survives a kill"]
+
+
+def test_what_replicas_cannot_be_asked_is_left_out_or_said_once(tmp_path: Path) -> None:
+    store = create(tmp_path, info())
+    counts = [Metric(f"ticks_{name}", "count", 20, 20) for name in ("planned", "once")]
+    for variant, status in (("redis", Status.OK), ("acks-late", Status.UNSUPPORTED)):
+        cell = Cell("celery", variant, "replicas", {"replicas": 2}, 1)
+        store.write_cell(cell, status, "", counts if status is Status.OK else [], {})
+        for pause_s in (5.0, 7.0):
+            cell = Cell("celery", variant, "replicas", {"pause_s": pause_s}, 1)
+            store.write_cell(cell, Status.UNSUPPORTED, "no lock", [], {})
+    store.write_summary()
+    [table] = [table for table in all_tables(store.path) if table.key == "replicas"]
+    assert [record["variant"] for record in table.records] == ["acks-late", "redis"]
 
 
 def test_ticks_of_replicas_are_summed_over_the_trials(tmp_path: Path) -> None:
