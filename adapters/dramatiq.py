@@ -36,10 +36,6 @@
 # raise = ["redelivered", "20 retries, first after 15-30 s, then twice as long each, at most 7 days; then dead", 30, "https://dramatiq.io/guide.html#message-retries"]
 # unserialisable = ["refused", "send() raises: what json cannot encode `will fail immediately`", 0, "https://dramatiq.io/best_practices.html#simple-messages"]
 #
-# [tool.schedbench.traced]
-# broker-pause = ["what a worker fetched and got no answer for waits until it has ended: tests/traces/dramatiq_lost_answer.py", "https://github.com/Bogdanp/dramatiq/blob/v2.2.1/dramatiq/brokers/redis/dispatch.lua"]
-# cut-silent = ["what a worker fetched and got no answer for waits until it has ended: tests/traces/dramatiq_lost_answer.py", "https://github.com/Bogdanp/dramatiq/blob/v2.2.1/dramatiq/brokers/redis/dispatch.lua"]
-#
 # [tool.schedbench.variants.redis]
 # summary = "one process per slot, one thread in each; acknowledged after it ran"
 # services = ["redis"]
@@ -47,6 +43,9 @@
 # source = "https://dramatiq.io/advanced.html#message-persistence"
 # settle_s = 10
 # settings = { slots_are = "processes" }
+#
+# [tool.schedbench.variants.redis.traced]
+# broker-pause = ["what a worker fetched and got no answer for waits until it has ended: tests/traces/dramatiq_lost_answer.py", "https://github.com/Bogdanp/dramatiq/blob/v2.2.1/dramatiq/brokers/redis/dispatch.lua"]
 #
 # [tool.schedbench.variants.redis.scaled]
 # heartbeat_timeout = [20000, "20 s, not 60 s", "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]
@@ -68,6 +67,9 @@
 # --processes = ["1, not one per core", "a slot means the same for every system", "https://dramatiq.io/guide.html#workers"]
 # --threads = ["slots, not 8", "a slot means the same for every system", "https://dramatiq.io/guide.html#workers"]
 #
+# [tool.schedbench.variants.redis-threads.traced]
+# broker-pause = ["what a worker fetched and got no answer for waits until it has ended: tests/traces/dramatiq_lost_answer.py", "https://github.com/Bogdanp/dramatiq/blob/v2.2.1/dramatiq/brokers/redis/dispatch.lua"]
+#
 # [tool.schedbench.variants.redis-threads.scaled]
 # heartbeat_timeout = [20000, "20 s, not 60 s", "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]
 # maintenance_chance = [1000000, "at every command, not one in 1000", "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]
@@ -85,6 +87,9 @@
 #
 # [tool.schedbench.variants.redis-prefetch.changed]
 # dramatiq_queue_prefetch = ["16, not 2 per thread", "as a process of the default 8 threads has", "https://dramatiq.io/reference.html#environment-variables"]
+#
+# [tool.schedbench.variants.redis-prefetch.traced]
+# broker-pause = ["what a worker fetched and got no answer for waits until it has ended: tests/traces/dramatiq_lost_answer.py", "https://github.com/Bogdanp/dramatiq/blob/v2.2.1/dramatiq/brokers/redis/dispatch.lua"]
 #
 # [tool.schedbench.variants.redis-prefetch.scaled]
 # heartbeat_timeout = [20000, "20 s, not 60 s", "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]

@@ -320,10 +320,11 @@ def _beat_ns(records: Records, every_ns: int) -> int:
     """When the first run was due, by the run that was the least late.
 
     How late each is goes on from the one before: what counts from its last run loses a little with each, and
-    may be more than half a period behind in the end.
+    may be more than half a period behind in the end. The first run itself was late by half a period at most.
     """
     starts = np.sort(records["t_ns"][records["kind"] == Kind.START])
-    return int(starts[0] + np.unwrap(starts - starts[0], period=every_ns).min())
+    since_ns = int(np.unwrap(starts - starts[0], period=every_ns).min())
+    return int(starts[0]) + max(since_ns, -every_ns // 2)
 
 
 def _follows(*keys: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:

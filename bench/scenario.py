@@ -170,9 +170,15 @@ class History:
         """Every run of the schedule of a phase, in that phase and in later ones: see `ledger.runs`."""
         return ledger.runs(self._schedule(name))
 
-    def at_once(self, name: str) -> int:
-        """The most runs of the schedule of a phase that there were at the same moment."""
-        return ledger.at_once(self._schedule(name))
+    def at_once(self, name: str, since_ns: int = 0) -> int:
+        """The most runs of the schedule of a phase that there were at the same moment.
+
+        Those that began before `since_ns` do not count.
+        """
+        own = self._schedule(name)
+        which = own["pid"].astype(np.int64) << 16 | own["run"]  # of a process, and which of its runs
+        early = (own["kind"] == Kind.START) & (own["t_ns"] < since_ns)
+        return ledger.at_once(own[~np.isin(which, which[early])])
 
     def told(self, name: str) -> bool:
         """Whether it is known when the schedule of a phase was due first; its own process does not say."""

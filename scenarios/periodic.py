@@ -253,7 +253,7 @@ def _after(history: History, what: str) -> Iterator[Metric]:
     after_ns = start_ns[start_ns >= since_ns]
     until_ns = int(after_ns[0]) - off_ns if len(after_ns) else up_ns
     stopping = int(((start_ns > down_ns) & (start_ns < since_ns)).sum())
-    missed = max(0, (until_ns - beat_ns) // every_ns - (down_ns - due_ns) // every_ns - stopping)
+    missed = max(0, (until_ns - beat_ns) // every_ns - (down_ns - beat_ns) // every_ns - stopping)
     yield Metric("missed_ticks", "count", float(missed), missed)
     yield Metric("runs_after", "count", float(len(after_ns)), len(after_ns))
     if not len(after_ns):

@@ -411,6 +411,15 @@ def test_without_a_submit_what_loses_a_little_with_each_tick_is_late_by_all_of_i
     assert (found["start_ns"] - found["due_ns"]).tolist() == [4 * turn * MS for turn in range(20)]
 
 
+@pytest.mark.parametrize(
+    "starts", [[0, 100, 260, 340, 420, 500, 600, 700], [160 * turn for turn in range(12)]]
+)
+def test_without_a_submit_the_first_run_was_late_by_half_a_period_at_most(starts: list[int]) -> None:
+    """One that was late by more and caught up in small steps, and one that takes 1.6 periods."""
+    found = beaten([1000.0 + start for start in starts], 3000)
+    assert found["due_ns"].iloc[0] >= 950 * MS
+
+
 def test_without_a_submit_a_tick_that_was_skipped_is_missed() -> None:
     found = beaten([1000, 1300], 1500)
     assert found["starts"].tolist() == [1, 0, 0, 1, 0]

@@ -1277,7 +1277,8 @@ def instants(*starts: float) -> list[tuple[float, float]]:
 
 def test_replicas_are_counted_once_all_of_them_are_up() -> None:
     """Of once a second, the first five are left out; of the three that follow the second ran twice."""
-    runs = [*instants(1, 2, 3, 4, 5, 6), (7, 7.3), (7.2, 7.4)]
+    early = [(1, 1.9), (1.1, 1.9), (1.2, 1.9)]
+    runs = [*early, *instants(2, 3, 4, 5, 6), (7, 7.3), (7.2, 7.4)]
     made = kept(runs, ends={"ticks": 10.0})
     assert table("replicas", made, every_s=1.0) == {
         "ticks_planned": ("count", 3, 3, ""),
@@ -1410,6 +1411,8 @@ def test_a_schedule_that_was_late_before_may_be_as_late_after() -> None:
     [
         (instants(1.3, 2.3, 3.3, 8.3, 9.3, 10.3), 4),  # it is always as late
         (instants(1, 2, 3, 4, 8, 9, 10), 3),  # told to stop at 3.5 s, it took until after 4 s
+        (instants(1.6, 2.6, 8.6, 9.6, 10.6), 5),  # late by more than half a period: that of 3 s is gone, too
+        (instants(1.6, 2.6, 3.6, 8.6, 9.6, 10.6), 4),  # it came while it was stopping
     ],
 )
 def test_a_tick_that_ran_as_usual_was_not_missed(runs: list[tuple[float, float]], missed: int) -> None:
