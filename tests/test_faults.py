@@ -320,7 +320,7 @@ def test_a_server_that_runs_tasks_is_killed_as_a_worker_and_loses_what_it_held(o
     assert found["fault_duplicated"].value == 0
 
 
-@pytest.mark.parametrize("fault", ["task-process", "worker", "broker", "cut"])
+@pytest.mark.parametrize("fault", ["task-process", "worker", "worker-pause", "broker", "cut"])
 def test_celery_is_struck_where_it_was_aimed_at_and_goes_on(one_cell: OneCell, fault: str) -> None:
     result, found = play(one_cell, "celery:redis", fault)
     assert (result.status, result.reason) == (Status.OK, "")

@@ -114,6 +114,14 @@ def test_one_trial_that_struck_something_is_a_test() -> None:
     assert seen("at-most-once", "broker", "", {"struck": 0}, {}).verdict == "kept"
 
 
+def spool_with(folder: Path, table: str, line: str) -> Path:
+    """The example adapter with one more line in a table of its header."""
+    text = (Path(__file__).parent / "example_adapter.py").read_text()
+    path, below = folder / "spool.py", "# [tool.schedbench.variants.poll]"
+    path.write_text(text.replace(below, f"# [tool.schedbench.{table}]\n# {line}\n#\n{below}"))
+    return path
+
+
 def test_every_adapter_that_is_measured_says_what_its_vendor_promises() -> None:
     for system in discovery.systems().values():
         if system.family in ("floor", "pattern"):
@@ -133,26 +141,14 @@ def test_every_adapter_that_is_measured_says_what_its_vendor_promises() -> None:
     ],
 )
 def test_a_promise_that_says_nothing_is_refused(tmp_path: Path, line: str, words: str) -> None:
-    text = (Path(__file__).parent / "example_adapter.py").read_text()
-    table = f"# [tool.schedbench.promises]\n# {line}\n#\n"
-    path = tmp_path / "spool.py"
-    path.write_text(
-        text.replace("# [tool.schedbench.variants.poll]", table + "# [tool.schedbench.variants.poll]")
-    )
     with pytest.raises(UsageError) as caught:
-        discovery.load(path)
+        discovery.load(spool_with(tmp_path, "promises", line))
     assert words in str(caught.value)
 
 
 def test_words_of_a_shorter_constant_are_one_remark(tmp_path: Path) -> None:
-    text = (Path(__file__).parent / "example_adapter.py").read_text()
-    table = f'# [tool.schedbench.scaled]\n# timeout = [1, "1 s; not 60 s", "{LINK}"]\n#\n'
-    path = tmp_path / "spool.py"
-    path.write_text(
-        text.replace("# [tool.schedbench.variants.poll]", table + "# [tool.schedbench.variants.poll]")
-    )
     with pytest.raises(UsageError, match="words without '; '"):
-        discovery.load(path)
+        discovery.load(spool_with(tmp_path, "scaled", f'timeout = [1, "1 s; not 60 s", "{LINK}"]'))
 
 
 @pytest.mark.parametrize(
@@ -164,12 +160,8 @@ def test_words_of_a_shorter_constant_are_one_remark(tmp_path: Path) -> None:
     ],
 )
 def test_a_trace_that_says_nothing_is_refused(tmp_path: Path, line: str, words: str) -> None:
-    text = (Path(__file__).parent / "example_adapter.py").read_text()
-    path = tmp_path / "spool.py"
-    below = "# [tool.schedbench.variants.poll]"
-    path.write_text(text.replace(below, f"# [tool.schedbench.traced]\n# {line}\n#\n{below}"))
     with pytest.raises(UsageError) as caught:
-        discovery.load(path)
+        discovery.load(spool_with(tmp_path, "traced", line))
     assert words in str(caught.value)
 
 

@@ -58,3 +58,4 @@ while not ran and time.monotonic() < stopped + WAIT_S:
     time.sleep(0.1)
 print(f"ran {ran[0] - stopped:.1f} s after its worker had stopped" if ran else "it never ran")
 second.stop()
+server.shutdown()  # it would outlive this script
