@@ -5,7 +5,7 @@ Verbs:
     stop    what a service manager sends to end it in good order; the supervisor does its work
     pause   SIGSTOP, and SIGCONT after `for_s`; of connections, nothing goes through and none is closed
     cut     no connection to a service is open, and none can be made, for `for_s`
-    ahead, back     the wall clock of the system's processes jumps by an hour, and back after `for_s`
+    set     the wall clock of the system's processes jumps by `ahead_s`, and back after `for_s`
 
 Aims:
     task    the process that runs a task at that moment, where it is not the worker itself
@@ -38,8 +38,6 @@ https://www.postgresql.org/docs/current/server-shutdown.html"""
 
 KEEPERS: Final = (Role.SCHEDULER, Role.DAEMON, Role.SERVER, Role.CLIENT)
 """Who keeps schedules, the first role of which there is a process."""
-
-JUMP_S: Final = 3600
 
 
 @dataclass
@@ -115,8 +113,8 @@ class Striker:
         running = self._running()
         if not running and aim != "keeper":
             return  # what strikes no task tells nothing: at the next look, then
-        if verb in ("ahead", "back"):
-            self._set_clock(JUMP_S if verb == "ahead" else -JUMP_S)
+        if verb == "set":
+            self._set_clock(strike.fault.ahead_s)
         elif verb == "cut":
             strike.pids = [child.popen.pid for child in self._relays]
             for child in self._relays:

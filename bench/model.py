@@ -133,13 +133,14 @@ class Fault:
     What is to strike a task is done when one runs, at that moment or later.
 
     `verb` and `aim` are words of `bench.faults`; `for_s` is after how long it is healed, for verbs that
-    need healing.
+    need healing. A clock is set ahead by `ahead_s`, which is below 0 for back.
     """
 
     verb: str
     aim: str
     at_s: float = 0.0
     for_s: float = 0.0
+    ahead_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,7 @@ class FaultKind:
 
 
 _AT_S, _OUTAGE_S, _PAUSE_S, _JUMP_S = 3.0, 5.0, 10.0, 5.0
+_AHEAD_S = 60  # short enough to wait until the clock shows such a time again: what waits is not lost
 
 FAULTS: Final[Mapping[str, FaultKind]] = {
     "task-process": FaultKind("the process of a running task is killed", (Fault("kill", "task", _AT_S),)),
@@ -172,8 +174,12 @@ FAULTS: Final[Mapping[str, FaultKind]] = {
     "cut-silent": FaultKind(
         "connections to services go silent", (Fault("pause", "network", _AT_S, _PAUSE_S),)
     ),
-    "clock-ahead": FaultKind("the wall clock is an hour ahead", (Fault("ahead", "clock", _AT_S, _JUMP_S),)),
-    "clock-back": FaultKind("the wall clock is an hour back", (Fault("back", "clock", _AT_S, _JUMP_S),)),
+    "clock-ahead": FaultKind(
+        "the wall clock is a minute ahead", (Fault("set", "clock", _AT_S, _JUMP_S, _AHEAD_S),)
+    ),
+    "clock-back": FaultKind(
+        "the wall clock is a minute back", (Fault("set", "clock", _AT_S, _JUMP_S, -_AHEAD_S),)
+    ),
     "raise": FaultKind("a task raises", special="raise"),
     "unserialisable": FaultKind("a task cannot be serialised", special=UNSERIALISABLE),
     "poison": FaultKind("a task kills its process, the first five times that it runs", special="poison"),

@@ -112,6 +112,8 @@ class Faults(Scenario):
         kind = FAULTS[params["fault"]]
         # What is promised for another fault may be what brings a task back after this one.
         patience_s = max((promise.within_s for promise in variant.promises.values()), default=0.0)
+        # What is taken while the clock is ahead may wait until it shows that time again.
+        patience_s += max((0.0, *(fault.ahead_s for fault in kind.done)))
 
         def limit_s(lasts_s: float) -> float:
             return float(params["limit_s"] + 3 * lasts_s + patience_s)

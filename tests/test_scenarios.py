@@ -14,7 +14,19 @@ import pytest
 
 from bench import discovery, ledger, openloop, stats
 from bench.errors import CellError, Unsupported
-from bench.model import PHASE_SHIFT, SCHEDULE, Arrival, Fault, Kind, Load, Metric, Phase, Variant, Workers
+from bench.model import (
+    PHASE_SHIFT,
+    SCHEDULE,
+    Arrival,
+    Fault,
+    Kind,
+    Load,
+    Metric,
+    Phase,
+    Promise,
+    Variant,
+    Workers,
+)
 from bench.sampler import COLUMNS
 from bench.scenario import (
     BATCHES,
@@ -1461,6 +1473,16 @@ def plan(
 def loads(found: Sequence[Phase], name: str) -> list[int]:
     """How many tasks each phase has whose name begins so."""
     return [phase.load.n for phase in found if phase.load and phase.name.startswith(name)]
+
+
+@pytest.mark.parametrize(("fault", "patience_s"), [("worker", 35), ("clock-ahead", 95), ("clock-back", 35)])
+def test_what_waits_until_the_clock_shows_its_time_again_is_waited_for(fault: str, patience_s: float) -> None:
+    promise = Promise("redelivered", "comes back", 35, "https://example.org")
+    variant = Variant("v", max_slots=2, promises={"worker": promise})
+    found = plan("faults", hz=10, variant=variant, fault=fault)
+    (load,) = (phase for phase in found if phase.faults)
+    assert load.patience_s == patience_s
+    assert load.limit_s > patience_s
 
 
 @pytest.mark.parametrize(
