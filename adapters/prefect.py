@@ -43,7 +43,7 @@
 # heavy = true
 # canary_ms = 3000
 # start_s = 180
-# settle_s = 40
+# settle_s = 90  # SQLite: everything may wait 60 s for a lock (issue 17473)
 # shortest_s = 10
 # early_s = 0.5
 #
@@ -54,7 +54,7 @@
 # heavy = true
 # canary_ms = 3000
 # start_s = 180
-# settle_s = 40
+# settle_s = 90  # SQLite: everything may wait 60 s for a lock (issue 17473)
 # shortest_s = 10
 # early_s = 0.5
 # settings = { query_seconds = 1 }
@@ -91,7 +91,7 @@
 # heavy = true
 # canary_ms = 300
 # start_s = 180
-# settle_s = 40
+# settle_s = 90  # SQLite: everything may wait 60 s for a lock (issue 17473)
 # shortest_s = 10
 # early_s = 0.5
 #
@@ -146,7 +146,7 @@
 # queue_limit = 1000  # the server's max_scheduled_queue_size: one more would wait inside its request
 # canary_ms = 500
 # start_s = 180
-# settle_s = 40
+# settle_s = 90  # SQLite: everything may wait 60 s for a lock (issue 17473)
 # shortest_s = 10
 # early_s = 0.5
 # settings = { background = true }
