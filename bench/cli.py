@@ -315,7 +315,8 @@ def run(
     estimates = {cell.id: plan.seconds(cell) for cell in todo}
     if asked.calibrate and not session.calibrated(target):
         estimates[CALIBRATION] = CALIBRATION_S
-    with StepProgress(console, estimates) as progress:
+    kinds = {cell.id: f"{cell.system}:{cell.variant} {cell.scenario}" for cell in todo}
+    with StepProgress(console, estimates, kinds) as progress:
         console.print(
             f"run [bold]{target.run_id}[/]: {len(todo)} cells of {len({c.system for c in todo})} systems, "
             f"{asked.slots} slots, about {progress.left()} once the environments are built",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,6 +26,18 @@ class _Remaining(ProgressColumn):
         return Text(f"about {self.steps.left()} left", style="cyan")
 
 
+@dataclass
+class _Past:
+    """What was estimated of the steps that are done, and what they took."""
+
+    estimated_s: float = 0.0
+    spent_s: float = 0.0
+
+    @property
+    def pace(self) -> float:
+        return self.spent_s / self.estimated_s if self.estimated_s else 0.0
+
+
 def clock(seconds: float) -> str:
     """Seconds as `m:ss` or `h:mm:ss`."""
     whole = max(0, round(seconds))
@@ -34,14 +47,21 @@ def clock(seconds: float) -> str:
 
 
 class StepProgress:
-    """Progress over steps, each weighted by its estimate; the pace is learnt from the steps that are done."""
+    """Progress over steps, each weighted by its estimate.
 
-    def __init__(self, console: Console, estimates_s: Mapping[str, float]) -> None:
+    How far estimates are off is learnt from the steps that are done: from those of the same of `kinds`, or
+    from all where none of them is done.
+    """
+
+    def __init__(
+        self, console: Console, estimates_s: Mapping[str, float], kinds: Mapping[str, str] | None = None
+    ) -> None:
         self.console = console
         self.estimates_s = dict(estimates_s)
         self.total = len(estimates_s)
         self.done = 0
-        self._estimated_s = self._spent_s = 0.0
+        self._kinds = kinds or {}
+        self._past = {kind: _Past() for kind in ("", *self._kinds.values())}
         self._step = self._where = self._doing = ""
         self._began_s = self._said_s = time.monotonic()
         self._refreshed_s = 0.0
@@ -67,9 +87,12 @@ class StepProgress:
 
     def left_s(self) -> float:
         """Estimated seconds until the last step is done."""
-        pace = self._spent_s / self._estimated_s if self._estimated_s else 1.0
-        waiting = pace * sum(self.estimates_s.values())
-        return max(0.0, waiting - (time.monotonic() - self._began_s if self._step else 0.0))
+        whole = self._past[""].pace or 1.0
+        waiting_s = sum(
+            (self._past[self._kinds.get(step, "")].pace or whole) * estimate_s
+            for step, estimate_s in self.estimates_s.items()
+        )
+        return max(0.0, waiting_s - (time.monotonic() - self._began_s if self._step else 0.0))
 
     def left(self) -> str:
         """`left_s` as a clock."""
@@ -97,8 +120,9 @@ class StepProgress:
     def end(self, step: str, word: str, style: str, said: str) -> None:
         """A step is done: one line that stays, with how it ended in a word, and what came of it."""
         estimate_s = self.estimates_s.pop(step, 0.0)
-        self._estimated_s += estimate_s
-        self._spent_s += time.monotonic() - self._began_s
+        for kind in {"", self._kinds.get(step, "")}:
+            self._past[kind].estimated_s += estimate_s
+            self._past[kind].spent_s += time.monotonic() - self._began_s
         self.done += 1
         self._step = ""
         where = f"{escape(self._where)}  [bold]{escape(said)}[/] [dim]{self.left()} left[/dim]"

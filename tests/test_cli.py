@@ -222,6 +222,22 @@ def test_without_a_terminal_a_long_step_says_that_it_goes_on(monkeypatch: pytest
     ]
 
 
+def test_what_is_left_is_told_by_the_pace_of_steps_of_the_same_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [0.0]
+    monkeypatch.setattr("bench.progress.time.monotonic", lambda: now_s[0])
+    estimates = {"fast 1": 30.0, "slow 1": 50.0, "fast 2": 30.0, "slow 2": 50.0, "other": 40.0}
+    kinds = {step: step[:4] for step in estimates if step != "other"}
+    left_s = []
+    with progress.StepProgress(Console(file=io.StringIO()), estimates, kinds) as steps:
+        left_s.append(steps.left_s())
+        for step, took_s in (("slow 1", 250.0), ("fast 1", 30.0)):
+            steps.begin(step, step)
+            now_s[0] += took_s
+            steps.end(step, "ok", "green", "")
+            left_s.append(steps.left_s())
+    assert left_s == [200.0, 5 * 150.0, 5 * 50.0 + 30.0 + 280 / 80 * 40.0]
+
+
 # --- a run from end to end ------------------------------------------------------------------------
 
 
