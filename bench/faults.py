@@ -64,6 +64,7 @@ class Strike:
         return {
             "verb": self.fault.verb,
             "aim": self.fault.aim,
+            "ahead_s": self.fault.ahead_s,
             "done_ns": self.done_ns,
             "healed_ns": self.healed_ns,
             "pids": self.pids,

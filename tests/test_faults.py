@@ -233,6 +233,7 @@ def test_a_jump_of_the_clock_is_not_taken_for_one_of_the_machine(one_cell: OneCe
     result, found = play(one_cell, "reference", "clock-ahead")
     assert (result.status, result.reason) == (Status.OK, "")
     assert "wall_clock_step_s" not in result.details
+    assert [fault["ahead_s"] for fault in result.details["faults"]] == [60]
     assert found["fault_lost"].value == found["fault_duplicated"].value == 0
     assert "invalid" not in found["fault_lost"].note
 
