@@ -119,10 +119,10 @@ class StepProgress:
 
     def end(self, step: str, word: str, style: str, said: str) -> None:
         """A step is done: one line that stays, with how it ended in a word, and what came of it."""
-        estimate_s = self.estimates_s.pop(step, 0.0)
+        estimate_s, took_s = self.estimates_s.pop(step, 0.0), time.monotonic() - self._began_s
         for kind in {"", self._kinds.get(step, "")}:
             self._past[kind].estimated_s += estimate_s
-            self._past[kind].spent_s += time.monotonic() - self._began_s
+            self._past[kind].spent_s += took_s
         self.done += 1
         self._step = ""
         where = f"{escape(self._where)}  [bold]{escape(said)}[/] [dim]{self.left()} left[/dim]"
