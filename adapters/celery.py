@@ -144,7 +144,7 @@
 # broker-kill = ["lost", "persistent messages that the broker has not written yet are gone: no confirms", 30, "https://www.rabbitmq.com/docs/confirms#when-publishes-are-confirmed"]
 # worker = ["lost", "running ones are lost; prefetched ones are requeued by the broker at once", 5, "https://www.rabbitmq.com/docs/confirms#automatic-requeueing"]
 # broker = ["redelivered", "durable queue, persistent messages; what was prefetched is requeued", 30, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-default-delivery-mode"]
-# cut = ["redelivered", "reconnects; what was prefetched is requeued; unacknowledged ones may run twice", 30, "https://www.rabbitmq.com/docs/heartbeats"]
+# cut = ["repeated", "reconnects; what was prefetched is requeued; unacknowledged ones may run twice", 30, "https://www.rabbitmq.com/docs/heartbeats"]
 # worker-pause = ["kept", "not run twice: below the AMQP heartbeat of 60 s and the delivery timeout of 30 min", 0, "https://www.rabbitmq.com/docs/heartbeats"]
 #
 # [tool.schedbench.variants.rabbitmq-confirms]
@@ -167,7 +167,7 @@
 # broker-kill = ["redelivered", "what the broker has confirmed is on disk", 30, "https://www.rabbitmq.com/docs/confirms#when-publishes-are-confirmed"]
 # worker = ["lost", "running ones are lost; prefetched ones are requeued by the broker at once", 5, "https://www.rabbitmq.com/docs/confirms#automatic-requeueing"]
 # broker = ["redelivered", "durable queue, persistent messages; what was prefetched is requeued", 30, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-default-delivery-mode"]
-# cut = ["redelivered", "reconnects; what was prefetched is requeued; unacknowledged ones may run twice", 30, "https://www.rabbitmq.com/docs/heartbeats"]
+# cut = ["repeated", "reconnects; what was prefetched is requeued; unacknowledged ones may run twice", 30, "https://www.rabbitmq.com/docs/heartbeats"]
 # worker-pause = ["kept", "not run twice: below the AMQP heartbeat of 60 s and the delivery timeout of 30 min", 0, "https://www.rabbitmq.com/docs/heartbeats"]
 # ///
 """Celery on Redis or RabbitMQ. A variant's settings are Celery settings; all else is the vendor's default.

@@ -28,7 +28,7 @@
 # [tool.schedbench.promises]
 # task-process = ["failed", "the run's process sees its child end: the step fails, and so does the run", 0, "https://docs.dagster.io/guides/operate/run-executors"]
 # worker = ["lost", "code server: what it runs ends with its service; what is dequeued meanwhile fails (max_user_code_failure_retries 0)", 0, "https://github.com/dagster-io/dagster/blob/master/python_modules/dagster/dagster/_core/run_coordinator/queued_run_coordinator.py"]
-# server = ["redelivered", "daemon: the queue is in the database and goes on; one caught in its launch stays STARTING", 15, "https://docs.dagster.io/deployment/execution/run-monitoring"]
+# server = ["lost", "daemon: the queue is in the database and goes on; one caught in its launch stays STARTING", 15, "https://docs.dagster.io/deployment/execution/run-monitoring"]
 # worker-pause = ["kept", "not run twice: nothing takes a run back", 0, "https://docs.dagster.io/deployment/execution/run-monitoring"]
 # poison = ["failed", "failed after the first attempt", 0, "https://docs.dagster.io/deployment/execution/run-retries"]
 # raise = ["failed", "step and run fail; not retried", 0, "https://docs.dagster.io/deployment/execution/run-retries"]

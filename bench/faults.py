@@ -28,7 +28,7 @@ from typing import Any, Final
 
 from bench import ledger, wallclock
 from bench.errors import Unsupported
-from bench.model import Fault, Role
+from bench.model import PHASE_SHIFT, SCHEDULE, Fault, Role
 from bench.processes import Child, Group
 from bench.supervisor import send
 
@@ -44,7 +44,8 @@ KEEPERS: Final = (Role.SCHEDULER, Role.DAEMON, Role.SERVER, Role.CLIENT)
 class Strike:
     """A fault of a phase, due at `at_s` of CLOCK_MONOTONIC; `done_ns` and `healed_ns` once they are.
 
-    `pids` got the signal; `touched` are those in which tasks are struck by it, empty for all that run any.
+    `pids` got the signal, or read the clock that was set; `touched` are those in which tasks are struck by
+    it, empty for all that run any.
     """
 
     fault: Fault
@@ -82,10 +83,12 @@ class Striker:
     def __init__(self, group: Group, events: Path, relays: Sequence[Child], clock: Path | None) -> None:
         self.strikes: list[Strike] = []
         self._open: list[Strike] = []
+        self._phase = 0
         self._group, self._events, self._relays, self._clock = group, events, relays, clock
 
-    def begin(self, faults: Sequence[Fault]) -> None:
-        """Count the times of these faults from now; earlier ones that are not done will not be."""
+    def begin(self, phase: int, faults: Sequence[Fault]) -> None:
+        """Count the times of the faults of a phase from now; earlier ones that are not done will not be."""
+        self._phase = phase
         now_s = time.monotonic()
         new = [Strike(fault, now_s + fault.at_s) for fault in faults]
         self.strikes += new
@@ -97,7 +100,7 @@ class Striker:
         return any(strike.healing for strike in self._open)
 
     def look(self) -> None:
-        """Do and heal what is due. What is to strike a task waits until one runs.
+        """Do and heal what is due. What is to strike a task waits until one of the phase runs.
 
         Raises:
             Unsupported: this system has no such part.
@@ -115,6 +118,7 @@ class Striker:
         if not running and aim != "keeper":
             return  # what strikes no task tells nothing: at the next look, then
         if verb == "set":
+            strike.pids = self._clocks(running)
             self._set_clock(strike.fault.ahead_s)
         elif verb == "cut":
             strike.pids = [child.popen.pid for child in self._relays]
@@ -134,9 +138,10 @@ class Striker:
             strike.healed_ns = strike.done_ns
 
     def _running(self) -> list[int]:
-        """Processes of this cell in which a task runs now."""
-        members = self._group.members()
-        return [pid for pid in ledger.running(ledger.read(self._events).records) if pid in members]
+        """Processes of this cell in which a task of the phase runs now, or a tick of its schedule."""
+        members, records = self._group.members(), ledger.read(self._events).records
+        own = records[(records["task"] & (SCHEDULE - 1)) >> PHASE_SHIFT == self._phase]
+        return [pid for pid in ledger.running(own) if pid in members]
 
     def _heal(self, strike: Strike) -> None:
         verb = strike.fault.verb
@@ -150,6 +155,17 @@ class Striker:
         else:
             self._set_clock(0)
         strike.healed_ns = time.monotonic_ns()
+
+    def _clocks(self, running: Sequence[int]) -> list[int]:
+        """The processes whose clock can be set.
+
+        Raises:
+            Unsupported: not one in which a task runs, and still does after it was looked at.
+        """
+        heard = [pid for pid in self._group.members() if wallclock.reaches(pid)]
+        if set(running) & set(self._running()) - set(heard):
+            raise Unsupported("its tasks run in a process that does not load libfaketime")
+        return heard
 
     def _set_clock(self, ahead_s: int) -> None:
         assert self._clock is not None

@@ -153,7 +153,7 @@ class FaultKind:
 
 
 _AT_S, _OUTAGE_S, _PAUSE_S, _JUMP_S = 3.0, 5.0, 10.0, 5.0
-_AHEAD_S = 60  # short enough to wait until the clock shows such a time again: what waits is not lost
+_AHEAD_S = 15  # longer than a pause and shorter than every scaled constant: it does not look like a death
 
 FAULTS: Final[Mapping[str, FaultKind]] = {
     "task-process": FaultKind("the process of a running task is killed", (Fault("kill", "task", _AT_S),)),
@@ -175,10 +175,12 @@ FAULTS: Final[Mapping[str, FaultKind]] = {
         "connections to services go silent", (Fault("pause", "network", _AT_S, _PAUSE_S),)
     ),
     "clock-ahead": FaultKind(
-        "the wall clock is a minute ahead", (Fault("set", "clock", _AT_S, _JUMP_S, _AHEAD_S),)
+        "the wall clock is 15 s ahead, but not that of services",
+        (Fault("set", "clock", _AT_S, _JUMP_S, _AHEAD_S),),
     ),
     "clock-back": FaultKind(
-        "the wall clock is a minute back", (Fault("set", "clock", _AT_S, _JUMP_S, -_AHEAD_S),)
+        "the wall clock is 15 s back, but not that of services",
+        (Fault("set", "clock", _AT_S, _JUMP_S, -_AHEAD_S),),
     ),
     "raise": FaultKind("a task raises", special="raise"),
     "unserialisable": FaultKind("a task cannot be serialised", special=UNSERIALISABLE),
@@ -287,6 +289,7 @@ class Promise:
 
 PROMISES: Final[Mapping[str, str]] = {
     "redelivered": "each runs again",
+    "repeated": "each runs again, some although they had ended",
     "lost": "some may never run, none runs twice",
     "failed": "each is marked failed, none runs again",
     "refused": "the submit call says so",

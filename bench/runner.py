@@ -258,7 +258,7 @@ class _Play:
             stack.register(number, phase)
         if phase.supervised:
             stack.supervise()
-            stack.strike(phase.faults)
+            stack.strike(number, phase.faults)
         last_due_ns = self._send(number, phase, phase.load) if phase.load else 0
         if stack.ahead and not up:
             stack.until(lambda: time.monotonic_ns() > last_due_ns, phase.limit_s, "waiting for the due time")

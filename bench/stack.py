@@ -141,10 +141,8 @@ class Stack:
         can be set.
 
         Raises:
-            Unsupported: there is nothing to cut, or no way to set a clock.
+            Unsupported: there is no way to set a clock.
         """
-        if relay and not self.variant.services:
-            raise Unsupported("it has no connection to a service")
         python_path = bundle(self.system, self.work / "bundle")
         if cold:
             self._evict()
@@ -229,10 +227,10 @@ class Stack:
             self._striker = Striker(self.group, self.ledger, self._relays, self._clock)
             self.details["restarts"] = self._supervisor.restarts
 
-    def strike(self, faults: Sequence[Fault]) -> None:
-        """Do these faults from now on, each at its time."""
+    def strike(self, number: int, faults: Sequence[Fault]) -> None:
+        """Do the faults of a phase from now on, each at its time."""
         assert self._striker is not None
-        self._striker.begin(faults)
+        self._striker.begin(number, faults)
 
     @property
     def struck(self) -> bool:

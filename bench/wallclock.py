@@ -54,6 +54,17 @@ def set_ahead(file: Path, seconds: int) -> None:
     fresh.replace(file)  # whole at every moment: the clock is read all the time
 
 
+def reaches(pid: int) -> bool:
+    """Whether a process has what it needs to read its clock through such a file.
+
+    A static program has not, nor one that was given another environment, nor one that is gone.
+    """
+    try:
+        return str(library()) in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
 @functools.cache
 def library() -> Path:
     """The libfaketime of the locked wheel.

@@ -26,6 +26,7 @@ COUNTS: Final = {
     "fault_rerun": "Ran again",
     "fault_failed": "Failed",
     "fault_refused": "Refused",
+    "fault_unanswered": "Unanswered",
     "fault_late": "Late",
 }
 """Counts that are summed over trials: metric and heading."""
@@ -46,6 +47,7 @@ GUARANTEES: Final = {
 
 SHORT: Final = {
     "redelivered": "to run again",
+    "repeated": "to run again, even twice",
     "lost": "may be lost",
     "failed": "not to run again",
     "refused": "to be refused",
@@ -61,7 +63,8 @@ HARMS: Final = ("lost", "duplicated", "rerun", "failed")
 """What can become of a task that was not asked to raise, beside ending once; each a metric `fault_...`."""
 
 ALLOWED: Final[Mapping[str, frozenset[str] | None]] = {
-    "redelivered": frozenset({"rerun", "duplicated"}),
+    "redelivered": frozenset({"rerun"}),
+    "repeated": frozenset({"rerun", "duplicated"}),
     "lost": frozenset({"lost", "failed"}),
     "failed": frozenset({"lost", "failed"}),
     "kept": frozenset(),
@@ -71,7 +74,8 @@ ALLOWED: Final[Mapping[str, frozenset[str] | None]] = {
     "exactly-once": frozenset({"rerun"}),
     "none": None,
 }
-"""What a kind of promise, or a guarantee, leaves open; None for everything."""
+"""What a kind of promise, or a guarantee, leaves open; None for everything. What a system with the guarantee
+at-least-once runs again, it may run twice."""
 
 NAMED: Final = "tasks "
 """So begins the remark that names the tasks behind a count."""
@@ -99,8 +103,9 @@ LEAD: Final = (
     "One thing goes wrong under a load of half the capacity, 3 s after it began or when a task runs after "
     "that. Struck are the tasks whose body ran at that moment, or that carry the fault; all other counts "
     "are of every task of the load, over all trials. Twice: it ran again although it had ended or still "
-    "ran. Ran again: after its first run had vanished or failed. Late: it began more than 5 s after it was "
-    "due, as many do of a slow orchestrator without any fault. Standstill is the longest time without any "
+    "ran. Ran again: after its first run had vanished or failed. Unanswered: it was handed over when the "
+    "client died, and never ran. Late: it began more than 5 s after it was due, as many do of a slow "
+    "orchestrator without any fault. Standstill is the longest time without any "
     "start from the fault on; late until says how long after the fault the last task was due that waited "
     "unusually long; throughput after is that of a burst after healing over that of the same burst before. "
     "These are medians of the trials, with the interval over them; throughput has one of its own in a single "
@@ -109,8 +114,8 @@ LEAD: Final = (
 MATRIX_LEAD: Final = (
     "Kept or broken is judged by what the vendor says becomes of struck tasks, else by the guarantee "
     "of the variant; a system without a guarantee has nothing to break. Under each verdict stands what was "
-    "promised, and what was seen. Not struck: no task ran when the fault was done. Unclear: no trial broke "
-    "it, but some did not end ok."
+    "promised, and what was seen. Not struck: no task of the load ran when the fault was done. Unclear: no "
+    "trial broke it, but some did not end ok."
 )
 
 PARTS: Final = {
@@ -132,6 +137,8 @@ class Trial:
     def verdict(self, fault: str, kind: str, guarantee: str) -> str:
         """One of `TONES`: by the kind of promise, and by the guarantee for the tasks that carry no fault."""
         special = FAULTS[fault].special
+        if kind == "redelivered" and guarantee == "at-least-once":
+            kind = "repeated"
         allowed = ALLOWED[guarantee if special or not kind else kind]
         if not kind and allowed is None:
             return "no promise"
@@ -146,7 +153,7 @@ class Trial:
         attempts = self.counts.get("special_attempts", 0)
         if kind == "refused":
             return self.counts.get("special_refused", 0) == 1
-        if kind == "redelivered":
+        if kind in ("redelivered", "repeated"):
             return attempts > 1
         return attempts == (0 if special == UNSERIALISABLE and kind != "kept" else 1)
 

@@ -3,7 +3,8 @@
 A burst finds the capacity; half of it is offered, and some seconds into that the fault is done and, where it
 does not heal by itself, healed. What exits is started again by the harness, as a service manager would. The
 drain outlasts the slowest constant by which the vendor promises that a struck task runs again, so that late
-is not called lost. A last burst tells what the system reaches afterwards.
+is not called lost; as long is waited once more, so that a task whose acknowledgement was lost is seen to run
+twice. A last burst tells what the system reaches afterwards.
 
 Struck tasks are those whose body ran when the fault was done, or the one that carries the fault. Constants
 are made shorter where the library lets one, and stay longer than what stands still here does: else a pause
@@ -40,7 +41,7 @@ from bench.scenario import (
 )
 
 CALM_S: Final = 2.0
-"""After the drain: what comes twice may come late."""
+"""After the drain, at least: what comes twice may come late."""
 
 SPECIAL: Final = 5
 """The index of the task of a load that raises, kills its process or cannot be serialised."""
@@ -62,6 +63,9 @@ SERVICES: Final = {
 
 LATE_S: Final = 5.0
 """A task that begins so long after it was due is late."""
+
+LEAST_CALM: Final = 5
+"""Of fewer tasks that started before the fault nobody learns how long they usually wait."""
 
 IDS: Final = 10
 """So many task numbers are named beside a count."""
@@ -103,6 +107,8 @@ class Faults(Scenario):
         for fault in FAULTS[params["fault"]].done:
             if fault.aim in SERVICES and SERVICES[fault.aim].isdisjoint(variant.services):
                 return f"it has no {fault.aim} of its own"
+            if fault.aim == "network" and not variant.services:
+                return "it has no connection to a service"
         return ""
 
     def seconds(self, params: Mapping[str, Any]) -> float:
@@ -110,10 +116,10 @@ class Faults(Scenario):
 
     def phases(self, params: Mapping[str, Any], variant: Variant) -> Phases:
         kind = FAULTS[params["fault"]]
-        # What is promised for another fault may be what brings a task back after this one.
-        patience_s = max((promise.within_s for promise in variant.promises.values()), default=0.0)
-        # What is taken while the clock is ahead may wait until it shows that time again.
-        patience_s += max((0.0, *(fault.ahead_s for fault in kind.done)))
+        patience_s = constant_s = slowest_s(variant)
+        # A wait that was told by the wall clock may end so much later than it should.
+        if jump_s := max((abs(fault.ahead_s) for fault in kind.done), default=0):
+            patience_s = max(constant_s, variant.settle_s) + jump_s
 
         def limit_s(lasts_s: float) -> float:
             return float(params["limit_s"] + 3 * lasts_s + patience_s)
@@ -142,7 +148,7 @@ class Faults(Scenario):
             patience_s=patience_s,
             limit_s=limit_s(load.n / rate_hz),
         )
-        again_s = patience_s if kind.special else 0.0
+        again_s = constant_s if kind.special or kind.done else 0.0
         yield Phase("calm", wait="hold", hold_s=max(CALM_S, again_s), supervised=True)
         yield Phase(
             "burst after",
@@ -153,8 +159,14 @@ class Faults(Scenario):
         )
 
     def metrics(self, history: History, params: Mapping[str, Any]) -> Iterable[Metric]:
+        """The fate of the load, and what came after it.
+
+        Raises:
+            CellError: what was sent before the load still ran beside it.
+        """
         kind = FAULTS[params["fault"]]
         tasks = history.sent("load")
+        _check_alone(history, int(tasks["submit_ns"].min()))
         struck = _struck(history, tasks, kind)
         yield Metric("struck", "count", float(len(struck)), len(tasks), note=_named(struck))
         others = tasks.drop(tasks.index[tasks["index"] == SPECIAL]) if kind.special else tasks
@@ -188,7 +200,7 @@ class Faults(Scenario):
         waited_ms = ((tasks["start_ns"] - tasks["due_ns"]) / 1e6).astype(float)
         calm = waited_ms[(tasks["start_ns"] < at_ns).fillna(False).to_numpy(bool)]
         after_it = (tasks["due_ns"] > at_ns).to_numpy(bool)
-        if not len(calm) or not after_it.any():
+        if len(calm) < LEAST_CALM or not after_it.any():
             return
         usual_ms = 2 * float(calm.max()) + 100
         upset = tasks[after_it & ((waited_ms > usual_ms) | waited_ms.isna()).to_numpy(bool)]
@@ -210,6 +222,21 @@ class Faults(Scenario):
             yield Metric("throughput_after", "x", 0.0, over, note=str(error))
         else:
             yield Metric("throughput_after", "x", found.value, over, found.low, found.high, note)
+
+
+def slowest_s(variant: Variant) -> float:
+    """The slowest constant by which it is promised that tasks run again, in s, after whatever fault.
+
+    What is promised for another one may be what brings a task back after this one.
+    """
+    return max((promise.within_s for promise in variant.promises.values()), default=0.0)
+
+
+def _check_alone(history: History, began_ns: int) -> None:
+    for name in (phase.name for phase in history.phases.values() if phase.name.startswith("burst of")):
+        starts_ns = history.sent(name)["start_ns"]
+        if late := int((starts_ns > began_ns).fillna(False).sum()):
+            raise CellError(f"{late} tasks of {name!r} began only when the load was under way")
 
 
 def _standstill(tasks: pd.DataFrame, at_ns: int) -> Metric:

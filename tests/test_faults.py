@@ -21,12 +21,13 @@ from bench.agent.probe import RECORD
 from bench.errors import Unsupported
 from bench.faults import Striker
 from bench.harness import Home
-from bench.model import FAULTS, Fault, Kind, Metric, Status
+from bench.model import FAULTS, PHASE_SHIFT, SCHEDULE, Fault, Kind, Metric, Status
 from bench.processes import Child, Group
 from bench.relay import HOST
 from bench.runner import Result
 from bench.services.embedded import free_ports
 from bench.supervisor import RESTART_S, Supervisor
+from scenarios import faults
 from tests.conftest import ROOT, OneCell
 
 FAULT = discovery.scenarios()["faults"]
@@ -44,6 +45,11 @@ def spawned(group: Group, folder: Path, script: str, role: str = "worker") -> Ch
     return group.spawn(
         role, [sys.executable, "-c", script], env=dict(os.environ), cwd=folder, log=folder / f"{role}.log"
     )
+
+
+def begun(folder: Path, pid: int, task: int) -> None:
+    """Have the ledger say that a process runs a task."""
+    (folder / f"{pid}-0.events").write_bytes(RECORD.pack(task, 1, 0, pid, 0, Kind.START, 0))
 
 
 def until(condition: Any, deadline_s: float = 30.0) -> Any:
@@ -115,7 +121,7 @@ def test_schedules_are_kept_by_the_first_of_these(
 ) -> None:
     children = {role: spawned(group, tmp_path, "import time; time.sleep(60)", role) for role in roles}
     striker = Striker(group, tmp_path, [], None)
-    striker.begin([Fault("kill", "keeper")])
+    striker.begin(1, [Fault("kill", "keeper")])
     if not struck:
         with pytest.raises(Unsupported, match="kept by a server that is not a process of this cell"):
             striker.look()
@@ -133,7 +139,7 @@ def test_a_pause_stops_a_process_and_all_below_it_and_no_other_of_its_role(
     first, other = spawned(group, tmp_path, script, "scheduler"), spawned(group, tmp_path, script, "worker")
     until(lambda: len(group.members()) == 4)
     striker = Striker(group, tmp_path, [], None)
-    striker.begin([Fault("pause", "keeper", for_s=1)])
+    striker.begin(1, [Fault("pause", "keeper", for_s=1)])
     striker.look()
     (strike,) = striker.strikes
     assert set(strike.pids) == set(group.below(first)) > {first.popen.pid}
@@ -145,27 +151,46 @@ def test_a_pause_stops_a_process_and_all_below_it_and_no_other_of_its_role(
 
 def test_a_fault_that_found_no_task_is_not_done_in_a_later_phase(group: Group, tmp_path: Path) -> None:
     striker = Striker(group, tmp_path, [], None)
-    striker.begin([Fault("kill", "worker")])
+    striker.begin(1, [Fault("kill", "worker")])
     striker.look()
-    striker.begin([Fault("kill", "keeper", at_s=60)])
+    striker.begin(2, [Fault("kill", "keeper", at_s=60)])
     child = spawned(group, tmp_path, "import time; time.sleep(60)", "worker")
-    pid = child.popen.pid
-    (tmp_path / f"{pid}-0.events").write_bytes(RECORD.pack(1, 1, 0, pid, 0, Kind.START, 0))
+    begun(tmp_path, child.popen.pid, 2 << PHASE_SHIFT)
     striker.look()
     assert [strike.done_ns for strike in striker.strikes] == [0, 0]
     assert not striker.healing
-    striker.begin([Fault("kill", "worker")])
+    striker.begin(2, [Fault("kill", "worker")])
     striker.look()
     assert child.popen.wait(30) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("task", "struck"),
+    [
+        (2 << PHASE_SHIFT | 7, True),
+        (SCHEDULE | 2 << PHASE_SHIFT, True),
+        (1 << PHASE_SHIFT | 7, False),  # left over from what came before
+        (SCHEDULE | 1 << PHASE_SHIFT, False),
+    ],
+)
+def test_what_is_to_strike_a_task_waits_for_one_of_its_phase(
+    group: Group, tmp_path: Path, task: int, struck: bool
+) -> None:
+    child = spawned(group, tmp_path, "import time; time.sleep(60)", "worker")
+    begun(tmp_path, child.popen.pid, task)
+    striker = Striker(group, tmp_path, [], None)
+    striker.begin(2, [Fault("kill", "worker")])
+    striker.look()
+    assert bool(striker.strikes[0].done_ns) == struck
 
 
 def test_connections_go_silent_when_their_relay_stands_still(group: Group, tmp_path: Path) -> None:
     worker = spawned(group, tmp_path, "import time; time.sleep(60)", "worker")
     relay = spawned(group, tmp_path, "import time; time.sleep(60)", "harness")
     pid = worker.popen.pid
-    (tmp_path / f"{pid}-0.events").write_bytes(RECORD.pack(1, 1, 0, pid, 0, Kind.START, 0))
+    begun(tmp_path, pid, 1 << PHASE_SHIFT)
     striker = Striker(group, tmp_path, [relay], None)
-    striker.begin(FAULTS["cut-silent"].done)
+    striker.begin(1, FAULTS["cut-silent"].done)
     striker.strikes[0].at_s = 0.0
     striker.look()
     until(lambda: psutil.Process(relay.popen.pid).status() == psutil.STATUS_STOPPED)
@@ -226,16 +251,29 @@ def test_a_wall_clock_is_set_in_one_process_and_nowhere_else(tmp_path: Path) -> 
             there_s, monotonic_s = map(float, child.stdout.readline().split())
             assert before[0] <= there_s - ahead_s <= time.time()
             assert before[1] <= monotonic_s <= time.monotonic()
+        assert wallclock.reaches(child.pid)
         child.stdin.close()
+    assert not wallclock.reaches(os.getpid())
+    assert not wallclock.reaches(child.pid)
 
 
 def test_a_jump_of_the_clock_is_not_taken_for_one_of_the_machine(one_cell: OneCell) -> None:
     result, found = play(one_cell, "reference", "clock-ahead")
     assert (result.status, result.reason) == (Status.OK, "")
     assert "wall_clock_step_s" not in result.details
-    assert [fault["ahead_s"] for fault in result.details["faults"]] == [60]
+    assert [fault["ahead_s"] for fault in result.details["faults"]] == [15]
+    assert result.details["faults"][0]["pids"]
     assert found["fault_lost"].value == found["fault_duplicated"].value == 0
     assert "invalid" not in found["fault_lost"].note
+
+
+def test_a_clock_that_tasks_do_not_read_is_not_taken_for_one_that_was_set(
+    one_cell: OneCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wallclock, "_variables", lambda _found, _file: {})
+    monkeypatch.setattr(wallclock, "_works", lambda _found: True)
+    result, _ = play(one_cell, "reference", "clock-ahead")
+    assert (result.status, "libfaketime" in result.reason) == (Status.UNSUPPORTED, True)
 
 
 # --- whose body runs ----------------------------------------------------------------------------------
@@ -322,7 +360,11 @@ def test_a_server_that_runs_tasks_is_killed_as_a_worker_and_loses_what_it_held(o
 
 
 @pytest.mark.parametrize("fault", ["task-process", "worker", "worker-pause", "broker", "cut"])
-def test_celery_is_struck_where_it_was_aimed_at_and_goes_on(one_cell: OneCell, fault: str) -> None:
+def test_celery_is_struck_where_it_was_aimed_at_and_goes_on(
+    one_cell: OneCell, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if fault != "cut":  # the constant is waited for once, where it may show
+        monkeypatch.setattr(faults, "slowest_s", lambda _: 5.0)
     result, found = play(one_cell, "celery:redis", fault)
     assert (result.status, result.reason) == (Status.OK, "")
     (done,) = result.details["faults"]

@@ -52,6 +52,10 @@ def seen(
         ("at-least-once", "flood", "", {"struck": 0, "fault_lost": 1}, "broken"),
         ("at-most-once", "pool", "", {"struck": 0, "fault_duplicated": 1}, "broken"),
         ("at-most-once", "worker", "redelivered", {"fault_lost": 1}, "broken"),  # more than its guarantee
+        ("at-most-once", "server", "redelivered", {"fault_rerun": 1}, "kept"),
+        ("at-most-once", "server", "redelivered", {"fault_duplicated": 1}, "broken"),  # nobody said: twice
+        ("at-most-once", "cut", "repeated", {"fault_duplicated": 1}, "kept"),
+        ("at-least-once", "cut", "redelivered", {"fault_duplicated": 1}, "kept"),
         ("at-least-once", "worker", "lost", {"fault_lost": 1}, "kept"),
         ("none", "worker", "lost", {"fault_lost": 1}, "kept"),
         ("none", "task-process", "failed", {"fault_rerun": 1}, "broken"),

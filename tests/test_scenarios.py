@@ -15,6 +15,7 @@ import pytest
 from bench import discovery, ledger, openloop, stats
 from bench.errors import CellError, Unsupported
 from bench.model import (
+    FAULTS,
     PHASE_SHIFT,
     SCHEDULE,
     Arrival,
@@ -44,6 +45,7 @@ from bench.scenario import (
     steady_hz,
 )
 from scenarios import capacity, memory
+from scenarios.faults import CALM_S, LEAST_CALM
 
 MS = 1_000_000
 SECOND = 1_000_000_000
@@ -973,7 +975,8 @@ def test_a_task_that_is_left_over_at_the_end_widens_the_interval() -> None:
 
 def test_the_throughput_after_a_fault_says_how_many_never_ended() -> None:
     phases = [Phase("burst of 10", Load(10)), Phase("load", Load(1)), Phase("burst after", Load(11))]
-    events = [*in_slots([SECOND] * 5), task(2, 0, start=0, end=1), *in_slots([SECOND] * 5, phase=3)]
+    alone = task(2, 0, due=9 * SECOND, start=9 * SECOND, end=10 * SECOND)
+    events = [*in_slots([SECOND] * 5), alone, *in_slots([SECOND] * 5, phase=3)]
     made = history(phases, [*events, task(3, 10)])
     found = next(
         one
@@ -982,6 +985,32 @@ def test_the_throughput_after_a_fault_says_how_many_never_ended() -> None:
     )
     assert (found.value, found.low, found.high, found.n) == (exactly(1), exactly(1), exactly(1), 10)
     assert found.note == "1 of 11 tasks never came to an end"
+
+
+def test_a_load_beside_which_tasks_of_the_burst_before_begin_gives_no_figure() -> None:
+    phases = [Phase("burst of 2", Load(2)), Phase("load", Load(1)), Phase("burst after", Load(2))]
+    late = [task(1, 0, start=0, end=SECOND), task(1, 1, start=10 * SECOND, end=11 * SECOND)]
+    made = history(phases, [*late, task(2, 0, due=9 * SECOND, start=9 * SECOND, end=10 * SECOND)])
+    with pytest.raises(CellError, match=r"^1 tasks of 'burst of 2' began only when the load was under way$"):
+        figures("faults", made, fault="raise")
+
+
+@pytest.mark.parametrize("calm", [LEAST_CALM - 1, LEAST_CALM])
+def test_how_long_tasks_usually_wait_is_not_learnt_of_a_few(calm: int) -> None:
+    """One a second, on time until the fault; of those after it, the first is a second late."""
+    phases = [Phase("burst of 10", Load(10)), Phase("load", Load(9)), Phase("burst after", Load(10))]
+    at_s = [20 + i for i in range(calm)]
+    runs = [(second, second) for second in at_s] + [(30, 31), (32, 32)]
+    load = [
+        task(2, i, due=due * SECOND, start=start * SECOND, end=start * SECOND + 1)
+        for i, (due, start) in enumerate(runs)
+    ]
+    made = history(phases, [*in_slots([SECOND] * 5), *load, *in_slots([SECOND] * 5, phase=3)])
+    made = dataclasses.replace(made, faults=[{"done_ns": 29 * SECOND, "touched": []}])
+    found = figures("faults", made, fault="worker")
+    assert ("recovered_after" in found) == (calm == LEAST_CALM)
+    if "recovered_after" in found:
+        assert found["recovered_after"].value == 1.0
 
 
 def test_a_phase_has_its_own_tasks_but_for_its_warm_up() -> None:
@@ -1475,14 +1504,39 @@ def loads(found: Sequence[Phase], name: str) -> list[int]:
     return [phase.load.n for phase in found if phase.load and phase.name.startswith(name)]
 
 
-@pytest.mark.parametrize(("fault", "patience_s"), [("worker", 35), ("clock-ahead", 95), ("clock-back", 35)])
-def test_what_waits_until_the_clock_shows_its_time_again_is_waited_for(fault: str, patience_s: float) -> None:
+@pytest.mark.parametrize(
+    ("fault", "settle_s", "patience_s"),
+    [
+        ("worker", 60, 35),  # the runner waits for the settle time in any case
+        ("clock-ahead", 20, 50),
+        ("clock-back", 20, 50),
+        ("clock-back", 60, 75),
+    ],
+)
+def test_what_waits_until_the_clock_shows_its_time_again_is_waited_for(
+    fault: str, settle_s: float, patience_s: float
+) -> None:
     promise = Promise("redelivered", "comes back", 35, "https://example.org")
-    variant = Variant("v", max_slots=2, promises={"worker": promise})
+    variant = Variant("v", max_slots=2, settle_s=settle_s, promises={"worker": promise})
     found = plan("faults", hz=10, variant=variant, fault=fault)
     (load,) = (phase for phase in found if phase.faults)
     assert load.patience_s == patience_s
     assert load.limit_s > patience_s
+
+
+@pytest.mark.parametrize(("fault", "calm_s"), [("worker", 35), ("cut", 35), ("raise", 35), ("flood", CALM_S)])
+def test_what_may_run_twice_is_waited_for_after_all_has_ended(fault: str, calm_s: float) -> None:
+    promise = Promise("redelivered", "comes back", 35, "https://example.org")
+    found = plan(
+        "faults", hz=10, variant=Variant("v", max_slots=2, promises={"worker": promise}), fault=fault
+    )
+    assert [phase.hold_s for phase in found if phase.name == "calm"] == [calm_s]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_no_jump_of_the_clock_reaches_a_constant_that_was_made_shorter(fault: str) -> None:
+    """Else a clock would bring back what it would not by the vendor's constants."""
+    assert all(abs(done.ahead_s) < 20 for done in FAULTS[fault].done)
 
 
 @pytest.mark.parametrize(
