@@ -46,6 +46,7 @@
 #
 # [tool.schedbench.variants.redis.traced]
 # broker-pause = ["what a worker fetched and got no answer for waits until it has ended: tests/traces/dramatiq_lost_answer.py", "https://github.com/Bogdanp/dramatiq/blob/v2.2.1/dramatiq/brokers/redis/dispatch.lua"]
+# cut-silent = ["what a worker fetched and got no answer for waits until it has ended: tests/traces/dramatiq_lost_answer.py", "https://github.com/Bogdanp/dramatiq/blob/v2.2.1/dramatiq/brokers/redis/dispatch.lua"]
 #
 # [tool.schedbench.variants.redis.scaled]
 # heartbeat_timeout = [20000, "20 s, not 60 s", "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]
@@ -69,6 +70,7 @@
 #
 # [tool.schedbench.variants.redis-threads.traced]
 # broker-pause = ["what a worker fetched and got no answer for waits until it has ended: tests/traces/dramatiq_lost_answer.py", "https://github.com/Bogdanp/dramatiq/blob/v2.2.1/dramatiq/brokers/redis/dispatch.lua"]
+# cut-silent = ["what a worker fetched and got no answer for waits until it has ended: tests/traces/dramatiq_lost_answer.py", "https://github.com/Bogdanp/dramatiq/blob/v2.2.1/dramatiq/brokers/redis/dispatch.lua"]
 #
 # [tool.schedbench.variants.redis-threads.scaled]
 # heartbeat_timeout = [20000, "20 s, not 60 s", "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]
@@ -90,6 +92,7 @@
 #
 # [tool.schedbench.variants.redis-prefetch.traced]
 # broker-pause = ["what a worker fetched and got no answer for waits until it has ended: tests/traces/dramatiq_lost_answer.py", "https://github.com/Bogdanp/dramatiq/blob/v2.2.1/dramatiq/brokers/redis/dispatch.lua"]
+# cut-silent = ["what a worker fetched and got no answer for waits until it has ended: tests/traces/dramatiq_lost_answer.py", "https://github.com/Bogdanp/dramatiq/blob/v2.2.1/dramatiq/brokers/redis/dispatch.lua"]
 #
 # [tool.schedbench.variants.redis-prefetch.scaled]
 # heartbeat_timeout = [20000, "20 s, not 60 s", "https://dramatiq.io/reference.html#dramatiq.brokers.redis.RedisBroker"]
