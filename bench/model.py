@@ -290,7 +290,7 @@ class Promise:
 PROMISES: Final[Mapping[str, str]] = {
     "redelivered": "each runs again",
     "repeated": "each runs again, some although they had ended",
-    "lost": "some may never run, none runs twice",
+    "lost": "some may never run; none runs twice, but where each is to run at least once",
     "failed": "each is marked failed, none runs again",
     "refused": "the submit call says so",
     "kept": "nothing happens to them",

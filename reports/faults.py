@@ -74,8 +74,10 @@ ALLOWED: Final[Mapping[str, frozenset[str] | None]] = {
     "exactly-once": frozenset({"rerun"}),
     "none": None,
 }
-"""What a kind of promise, or a guarantee, leaves open; None for everything. What a system with the guarantee
-at-least-once runs again, it may run twice."""
+"""What a kind of promise, or a guarantee, leaves open; None for everything."""
+
+AGAIN: Final = frozenset({"rerun", "duplicated"})
+"""What is open besides where the guarantee is at-least-once, unless the vendor says `kept` or `failed`."""
 
 NAMED: Final = "tasks "
 """So begins the remark that names the tasks behind a count."""
@@ -137,9 +139,9 @@ class Trial:
     def verdict(self, fault: str, kind: str, guarantee: str) -> str:
         """One of `TONES`: by the kind of promise, and by the guarantee for the tasks that carry no fault."""
         special = FAULTS[fault].special
-        if kind == "redelivered" and guarantee == "at-least-once":
-            kind = "repeated"
         allowed = ALLOWED[guarantee if special or not kind else kind]
+        if guarantee == "at-least-once" and kind in ("redelivered", "lost") and allowed is not None:
+            allowed |= AGAIN
         if not kind and allowed is None:
             return "no promise"
         harmed = {name for name in HARMS if self.counts.get(f"fault_{name}")}

@@ -54,6 +54,9 @@ def seen(
         ("at-most-once", "worker", "redelivered", {"fault_lost": 1}, "broken"),  # more than its guarantee
         ("at-most-once", "server", "redelivered", {"fault_rerun": 1}, "kept"),
         ("at-most-once", "server", "redelivered", {"fault_duplicated": 1}, "broken"),  # nobody said: twice
+        ("at-least-once", "broker-kill", "lost", {"fault_duplicated": 1}, "kept"),
+        ("at-most-once", "broker-kill", "lost", {"fault_duplicated": 1}, "broken"),
+        ("at-least-once", "worker-pause", "kept", {"fault_duplicated": 1}, "broken"),
         ("at-most-once", "cut", "repeated", {"fault_duplicated": 1}, "kept"),
         ("at-least-once", "cut", "redelivered", {"fault_duplicated": 1}, "kept"),
         ("at-least-once", "worker", "lost", {"fault_lost": 1}, "kept"),
