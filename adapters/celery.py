@@ -29,8 +29,8 @@
 # broker-kill = ["lost", "what Redis took since its last snapshot is gone", 35, "https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/"]
 # task-process = ["failed", "WorkerLostError: logged, not run again, no state kept", 0, "https://docs.celeryq.dev/en/stable/userguide/tasks.html"]
 # worker = ["lost", "running ones are lost; prefetched ones come back after the visibility timeout", 35, "https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout"]
-# broker = ["redelivered", "queue is in the snapshot; what workers hold comes back after the visibility timeout", 35, "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
-# cut = ["redelivered", "reconnects; what it held may wait for the visibility timeout", 35, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-cancel-long-running-tasks-on-connection-loss"]
+# broker = ["repeated", "queue is in the snapshot; what workers hold comes back after the visibility timeout", 35, "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html"]
+# cut = ["repeated", "reconnects; what it held may wait for the visibility timeout", 35, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-cancel-long-running-tasks-on-connection-loss"]
 # worker-pause = ["kept", "not run twice: 10 s is far below the visibility timeout of 3600 s", 0, "https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout"]
 # poison = ["failed", "given up after the first attempt: already acknowledged", 0, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-acks-late"]
 # raise = ["failed", "not retried: logged and done, also with acks_late (task_acks_on_failure)", 0, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-acks-on-failure-or-timeout"]
@@ -143,7 +143,7 @@
 # [tool.schedbench.variants.rabbitmq.promises]
 # broker-kill = ["lost", "persistent messages that the broker has not written yet are gone: no confirms", 30, "https://www.rabbitmq.com/docs/confirms#when-publishes-are-confirmed"]
 # worker = ["lost", "running ones are lost; prefetched ones are requeued by the broker at once", 5, "https://www.rabbitmq.com/docs/confirms#automatic-requeueing"]
-# broker = ["redelivered", "durable queue, persistent messages; what was prefetched is requeued", 30, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-default-delivery-mode"]
+# broker = ["repeated", "durable queue, persistent messages; what was prefetched is requeued", 30, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-default-delivery-mode"]
 # cut = ["repeated", "reconnects; what was prefetched is requeued; unacknowledged ones may run twice", 30, "https://www.rabbitmq.com/docs/heartbeats"]
 # worker-pause = ["kept", "not run twice: below the AMQP heartbeat of 60 s and the delivery timeout of 30 min", 0, "https://www.rabbitmq.com/docs/heartbeats"]
 #
@@ -164,9 +164,9 @@
 # broker_transport_options = ["confirm_publish = true", "what it costs to know that the broker has a task", "https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.pyamqp.html#publisher-confirms"]
 #
 # [tool.schedbench.variants.rabbitmq-confirms.promises]
-# broker-kill = ["redelivered", "what the broker has confirmed is on disk", 30, "https://www.rabbitmq.com/docs/confirms#when-publishes-are-confirmed"]
+# broker-kill = ["repeated", "what the broker has confirmed is on disk", 30, "https://www.rabbitmq.com/docs/confirms#when-publishes-are-confirmed"]
 # worker = ["lost", "running ones are lost; prefetched ones are requeued by the broker at once", 5, "https://www.rabbitmq.com/docs/confirms#automatic-requeueing"]
-# broker = ["redelivered", "durable queue, persistent messages; what was prefetched is requeued", 30, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-default-delivery-mode"]
+# broker = ["repeated", "durable queue, persistent messages; what was prefetched is requeued", 30, "https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-default-delivery-mode"]
 # cut = ["repeated", "reconnects; what was prefetched is requeued; unacknowledged ones may run twice", 30, "https://www.rabbitmq.com/docs/heartbeats"]
 # worker-pause = ["kept", "not run twice: below the AMQP heartbeat of 60 s and the delivery timeout of 30 min", 0, "https://www.rabbitmq.com/docs/heartbeats"]
 # ///

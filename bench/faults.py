@@ -44,8 +44,8 @@ KEEPERS: Final = (Role.SCHEDULER, Role.DAEMON, Role.SERVER, Role.CLIENT)
 class Strike:
     """A fault of a phase, due at `at_s` of CLOCK_MONOTONIC; `done_ns` and `healed_ns` once they are.
 
-    `pids` got the signal, or read the clock that was set; `touched` are those in which tasks are struck by
-    it, empty for all that run any.
+    `pids` got the signal, or run a task and read the clock that was set; `touched` are those in which tasks
+    are struck by it, empty for all that run any.
     """
 
     fault: Fault
@@ -157,15 +157,15 @@ class Striker:
         strike.healed_ns = time.monotonic_ns()
 
     def _clocks(self, running: Sequence[int]) -> list[int]:
-        """The processes whose clock can be set.
+        """Those of the processes in which a task runs whose clock can be set.
 
         Raises:
-            Unsupported: not one in which a task runs, and still does after it was looked at.
+            Unsupported: not that of one, in which a task still runs after it was looked at.
         """
-        heard = [pid for pid in self._group.members() if wallclock.reaches(pid)]
-        if set(running) & set(self._running()) - set(heard):
+        deaf = {pid for pid in running if not wallclock.reaches(pid)}
+        if deaf and deaf & set(self._running()):
             raise Unsupported("its tasks run in a process that does not load libfaketime")
-        return heard
+        return [pid for pid in running if pid not in deaf]
 
     def _set_clock(self, ahead_s: int) -> None:
         assert self._clock is not None

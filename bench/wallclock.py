@@ -73,7 +73,7 @@ def library() -> Path:
         Unsupported: it cannot be had, or a process does not work with it.
     """
     try:
-        found = wheel(LOCK, WHEEL_PYTHON) / INSIDE
+        found = (wheel(LOCK, WHEEL_PYTHON) / INSIDE).resolve()  # as the kernel names it
     except (EnvironmentBuildError, OSError) as error:
         raise Unsupported(f"no libfaketime to set a wall clock with: {error}") from error
     if not _works(found):

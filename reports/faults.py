@@ -77,7 +77,7 @@ ALLOWED: Final[Mapping[str, frozenset[str] | None]] = {
 """What a kind of promise, or a guarantee, leaves open; None for everything."""
 
 AGAIN: Final = frozenset({"rerun", "duplicated"})
-"""What is open besides where the guarantee is at-least-once, unless the vendor says `kept` or `failed`."""
+"""What is open besides where nobody says that none runs twice: neither guarantee nor `kept` nor `failed`."""
 
 NAMED: Final = "tasks "
 """So begins the remark that names the tasks behind a count."""
@@ -109,7 +109,8 @@ LEAD: Final = (
     "client died, and never ran. Late: it began more than 5 s after it was due, as many do of a slow "
     "orchestrator without any fault. Standstill is the longest time without any "
     "start from the fault on; late until says how long after the fault the last task was due that waited "
-    "unusually long; throughput after is that of a burst after healing over that of the same burst before. "
+    "unusually long; throughput after is that of a burst over that of the same burst before: it comes last, "
+    "when what may run twice has been waited for. "
     "These are medians of the trials, with the interval over them; throughput has one of its own in a single "
     "trial. A trial in which more went wrong than was promised breaks it for all."
 )
@@ -140,7 +141,8 @@ class Trial:
         """One of `TONES`: by the kind of promise, and by the guarantee for the tasks that carry no fault."""
         special = FAULTS[fault].special
         allowed = ALLOWED[guarantee if special or not kind else kind]
-        if guarantee == "at-least-once" and kind in ("redelivered", "lost") and allowed is not None:
+        again = {"at-least-once": ("redelivered", "lost"), "none": ("redelivered",)}
+        if allowed is not None and kind in again.get(guarantee, ()):
             allowed |= AGAIN
         if not kind and allowed is None:
             return "no promise"

@@ -57,6 +57,7 @@ def seen(
         ("at-least-once", "broker-kill", "lost", {"fault_duplicated": 1}, "kept"),
         ("at-most-once", "broker-kill", "lost", {"fault_duplicated": 1}, "broken"),
         ("at-least-once", "worker-pause", "kept", {"fault_duplicated": 1}, "broken"),
+        ("none", "server", "redelivered", {"fault_duplicated": 1}, "kept"),
         ("at-most-once", "cut", "repeated", {"fault_duplicated": 1}, "kept"),
         ("at-least-once", "cut", "redelivered", {"fault_duplicated": 1}, "kept"),
         ("at-least-once", "worker", "lost", {"fault_lost": 1}, "kept"),

@@ -990,7 +990,7 @@ def test_the_throughput_after_a_fault_says_how_many_never_ended() -> None:
 def test_a_load_beside_which_tasks_of_the_burst_before_begin_gives_no_figure() -> None:
     phases = [Phase("burst of 2", Load(2)), Phase("load", Load(1)), Phase("burst after", Load(2))]
     late = [task(1, 0, start=0, end=SECOND), task(1, 1, start=10 * SECOND, end=11 * SECOND)]
-    made = history(phases, [*late, task(2, 0, due=9 * SECOND, start=9 * SECOND, end=10 * SECOND)])
+    made = history(phases, [*late, task(2, 0, due=9 * SECOND, start=12 * SECOND, end=13 * SECOND)])
     with pytest.raises(CellError, match=r"^1 tasks of 'burst of 2' began only when the load was under way$"):
         figures("faults", made, fault="raise")
 
@@ -1524,7 +1524,9 @@ def test_what_waits_until_the_clock_shows_its_time_again_is_waited_for(
     assert load.limit_s > patience_s
 
 
-@pytest.mark.parametrize(("fault", "calm_s"), [("worker", 35), ("cut", 35), ("raise", 35), ("flood", CALM_S)])
+@pytest.mark.parametrize(
+    ("fault", "calm_s"), [("worker", 35), ("cut", 35), ("raise", 35), ("clock-back", 50), ("flood", CALM_S)]
+)
 def test_what_may_run_twice_is_waited_for_after_all_has_ended(fault: str, calm_s: float) -> None:
     promise = Promise("redelivered", "comes back", 35, "https://example.org")
     found = plan(
@@ -1533,10 +1535,11 @@ def test_what_may_run_twice_is_waited_for_after_all_has_ended(fault: str, calm_s
     assert [phase.hold_s for phase in found if phase.name == "calm"] == [calm_s]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", ["clock-ahead", "clock-back"])
 def test_no_jump_of_the_clock_reaches_a_constant_that_was_made_shorter(fault: str) -> None:
-    """Else a clock would bring back what it would not by the vendor's constants."""
-    assert all(abs(done.ahead_s) < 20 for done in FAULTS[fault].done)
+    """Else a clock would bring back what it would not by the vendor's constants: those are 20 s or longer."""
+    (done,) = FAULTS[fault].done
+    assert abs(done.ahead_s) + done.for_s <= 20
 
 
 @pytest.mark.parametrize(
