@@ -62,22 +62,27 @@ SHORT: Final = {
 HARMS: Final = ("lost", "duplicated", "rerun", "failed")
 """What can become of a task that was not asked to raise, beside ending once; each a metric `fault_...`."""
 
+AGAIN: Final = frozenset({"rerun", "duplicated"})
+
 ALLOWED: Final[Mapping[str, frozenset[str] | None]] = {
     "redelivered": frozenset({"rerun"}),
-    "repeated": frozenset({"rerun", "duplicated"}),
+    "repeated": AGAIN,
     "lost": frozenset({"lost", "failed"}),
     "failed": frozenset({"lost", "failed"}),
     "kept": frozenset(),
     "refused": frozenset(),
     "at-most-once": frozenset({"lost", "failed"}),
-    "at-least-once": frozenset({"rerun", "duplicated"}),
+    "at-least-once": AGAIN,
     "exactly-once": frozenset({"rerun"}),
     "none": None,
 }
 """What a kind of promise, or a guarantee, leaves open; None for everything."""
 
-AGAIN: Final = frozenset({"rerun", "duplicated"})
-"""What is open besides where nobody says that none runs twice: neither guarantee nor `kept` nor `failed`."""
+AGAIN_TOO: Final[Mapping[str, frozenset[str]]] = {
+    "at-least-once": frozenset({"redelivered", "lost"}),
+    "none": frozenset({"redelivered"}),
+}
+"""The kinds of promise that leave `AGAIN` open as well, by guarantee: neither says that none runs twice."""
 
 NAMED: Final = "tasks "
 """So begins the remark that names the tasks behind a count."""
@@ -141,8 +146,7 @@ class Trial:
         """One of `TONES`: by the kind of promise, and by the guarantee for the tasks that carry no fault."""
         special = FAULTS[fault].special
         allowed = ALLOWED[guarantee if special or not kind else kind]
-        again = {"at-least-once": ("redelivered", "lost"), "none": ("redelivered",)}
-        if allowed is not None and kind in again.get(guarantee, ()):
+        if allowed is not None and kind in AGAIN_TOO.get(guarantee, ()):
             allowed |= AGAIN
         if not kind and allowed is None:
             return "no promise"
